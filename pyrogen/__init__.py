@@ -1,0 +1,1 @@
+"""Generative models as Pyro programs, and the learning principles that fit them."""

@@ -1,0 +1,192 @@
+"""What every other room asks of a program: its draws, and its importance weights."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from pyro import poutine
+from pyro.distributions import Unit
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from pyrogen.errors import ProgramError
+from pyrogen.traces import (
+    PARTICLES,
+    Program,
+    Structure,
+    Term,
+    Traces,
+    guide_terms,
+    model_terms,
+    nothing,
+    sample_sites,
+    structure,
+    trace_pair,
+)
+
+__all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "simulate"]
+
+
+def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    r"""Run a program with its data unconditioned and return the value of every site.
+
+    Observed sites are drawn from their distribution instead: a fake :math:`x \sim p_\theta` from the program that
+    scores a real one. Gradients flow through sites with ``rsample``.
+
+    Returns:
+        Site name to value; subsampling and ``pyro.factor`` sites are left out.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x=None, size=3):
+        ...     with pyro.plate("data", size):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> sorted((name, tuple(value.shape)) for name, value in simulate(model).items())
+        [('x', (3,)), ('z', (3,))]
+    """
+    trace = poutine.trace(poutine.uncondition(program)).get_trace(*args, **kwargs)
+    return {
+        name: site["value"]
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site) and not isinstance(site["fn"], Unit)
+    }
+
+
+class Importance(NamedTuple):
+    r"""Importance weights of a guide's draws, one column a datum.
+
+    Attributes:
+        log_weights: :math:`\log p(x_n, z_{kn}) - \log q(z_{kn} \mid x_n)`, shape ``(num_particles, batch)``.
+        log_scores: :math:`\log q` of the sites that cannot be reparameterised, same shape; ``None`` without any.
+        scale: what a plate's subsampling multiplies each datum by.
+    """
+
+    log_weights: Tensor
+    log_scores: Tensor | None
+    scale: float
+
+
+def importance(traces: Traces) -> Importance:
+    """Reduce traces to one importance weight per particle and datum.
+
+    A datum is an index of the plates that *every* site lies in; weights factorise over those and no others. Where no
+    plate is shared by all (a global latent variable), the whole data set is one datum.
+
+    Raises:
+        ProgramError: where the guide enumerates a site: an enumerated draw has no importance weight.
+    """
+    if any(site["infer"].get("_enumerate_dim") is not None for site in sample_sites(traces.guide)):
+        raise ProgramError(
+            "importance weights need draws, but the guide enumerates a site; remove its infer={'enumerate': ...}, "
+            "or enumerate the site in the model alone."
+        )
+    scores = [
+        Term(site["cond_indep_stack"], site["score_parts"].score_function)
+        for site in sample_sites(traces.guide)
+        if isinstance(site["score_parts"].score_function, Tensor)
+    ]
+    plus, minus = model_terms(traces), guide_terms(traces)
+    shared = _shared_plates(plus + minus)
+    scale = 1.0
+    for frame in shared:
+        scale *= (frame.full_size or frame.size) / frame.size
+    log_p = _per_datum(plus, traces.particle_dim, shared)
+    log_q = _per_datum(minus, traces.particle_dim, shared) if minus else torch.zeros_like(log_p)
+    log_scores = _per_datum(scores, traces.particle_dim, shared) + torch.zeros_like(log_p) if scores else None
+    return Importance((log_p - log_q) / scale, log_scores, scale)
+
+
+def _shared_plates(terms: list[Term]) -> list[Any]:
+    """List the plates that all terms lie in, outermost first."""
+    plates = [{frame for frame in term.frames if frame.vectorized and frame.name != PARTICLES} for term in terms]
+    return sorted(set.intersection(*plates), key=lambda frame: frame.dim) if plates else []
+
+
+def _per_datum(terms: list[Term], particle_dim: int | None, shared: list[Any]) -> Tensor:
+    """Add the terms up to shape ``(num_particles, batch)``: the batch indexes the shared plates, the rest is summed."""
+    kept = ([] if particle_dim is None else [particle_dim]) + [frame.dim for frame in shared]
+    total: Tensor | float = 0.0
+    for term in terms:
+        log_prob = term.log_prob
+        summed = [dim for dim in range(-log_prob.dim(), 0) if dim not in kept]
+        if summed:
+            log_prob = log_prob.sum(summed, keepdim=True)
+        leading = [1] * (max((-dim for dim in kept), default=0) - log_prob.dim())
+        log_prob = log_prob.reshape(*leading, *log_prob.shape)
+        total = total + log_prob
+    assert isinstance(total, Tensor)
+    # Every dimension but the kept ones has size one by now, and the particles' is the outermost.
+    return total.reshape(1 if particle_dim is None else total.shape[particle_dim], -1)
+
+
+def log_weights(
+    model: Program,
+    guide: Program | None,
+    *args: Any,
+    num_particles: int = 1,
+    max_plate_nesting: int | None = None,
+    **kwargs: Any,
+) -> Tensor:
+    r"""Draw from the guide and return the logarithms of the importance weights.
+
+    .. math:: \log w_{kn} = \log p(x_n, z_{kn}) - \log q(z_{kn} \mid x_n), \quad z_{kn} \sim q(z \mid x_n)
+
+    Sites that the model alone enumerates are summed out exactly. Subsampling scales are left out, so that each column
+    belongs to one datum.
+
+    Args:
+        guide: the proposal; ``None`` for a model whose latent sites are all enumerated, or which has none.
+        num_particles: :math:`K`, vectorised in an outermost plate.
+        max_plate_nesting: how deep the programs' plates nest; found by a rehearsal if not given.
+
+    Returns:
+        Tensor of shape ``(num_particles, batch)``, in nats.
+
+    Raises:
+        ProgramError: where the programs' sites do not pair, or the guide enumerates.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def posterior(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> log_w = log_weights(model, posterior, torch.tensor([0.0, 1.0]), num_particles=5)
+        >>> log_w.shape, bool((log_w.std(0) < 1e-6).all())  # the exact posterior has constant weights
+        (torch.Size([5, 2]), True)
+    """
+    guide = nothing if guide is None else guide
+    shape = structure(model, guide, *args, **kwargs)
+    if max_plate_nesting is not None:
+        shape = Structure(max_plate_nesting, shape.enumerates)
+    traces = trace_pair(model, guide, args, kwargs, num_particles, shape)
+    return importance(traces).log_weights
+
+
+def renyi_bound(log_weights: Tensor, alpha: float = 0.0) -> Tensor:
+    r"""Reduce log-weights to a Monte Carlo estimate of Rényi's variational bound, one a datum.
+
+    .. math::
+        \hat{\mathcal{L}}_\alpha = \frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^K w_k^{1 - \alpha},
+        \qquad \hat{\mathcal{L}}_1 = \frac{1}{K} \sum_{k=1}^K \log w_k
+
+    ``alpha=0`` is IWAE's bound, ``alpha=1`` the ELBO.
+
+    Args:
+        log_weights: :math:`\log w_k` in nats, shape ``(num_particles, batch)``.
+
+    Returns:
+        Tensor of shape ``(batch,)``, in nats.
+
+    Example:
+        >>> renyi_bound(torch.tensor([[0.0], [math.log(3.0)]])).exp()  # the mean of 1 and 3
+        tensor([2.])
+    """
+    if alpha == 1.0:
+        return log_weights.mean(0)
+    power = 1.0 - alpha
+    return (torch.logsumexp(power * log_weights, 0) - math.log(len(log_weights))) / power

@@ -1,0 +1,82 @@
+"""What a model needs to know of the data before it sees them."""
+
+from dataclasses import asdict, dataclass
+from math import log, prod
+from typing import Any, Literal
+
+from torch import Tensor
+
+__all__ = ["DataSpec", "scaled"]
+
+Kind = Literal["binary", "levels", "dequantized", "real"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    r"""Shape and kind of a data set, shared by data loaders and model factories.
+
+    Attributes:
+        shape: shape of one datum ``x``, for example ``(1, 28, 28)`` (channels first) or ``(4,)``.
+        kind: what the values are.
+
+            - ``"binary"``: 0 or 1;
+            - ``"levels"``: whole numbers :math:`0, \dots, L - 1`;
+            - ``"dequantized"``: :math:`(k + u) / L` with :math:`u \sim U(0, 1)`, in the unit interval;
+            - ``"real"``: any finite numbers.
+        levels: the number :math:`L` of levels that the values have, or had before dequantisation; ``None`` for reals.
+        num_classes: the number of classes of the label ``y``; ``None`` without labels.
+        name: what the data are called.
+
+    Example:
+        >>> DataSpec((1, 8, 8), "levels", levels=17).num_dims
+        64
+    """
+
+    shape: tuple[int, ...]
+    kind: Kind
+    levels: int | None = None
+    num_classes: int | None = None
+    name: str = "data"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if self.kind == "binary":
+            object.__setattr__(self, "levels", 2)
+        if self.kind in ("levels", "dequantized") and (self.levels is None or self.levels < 2):
+            raise ValueError(f"data of kind {self.kind!r} need levels >= 2, found levels={self.levels}")
+
+    @property
+    def num_dims(self) -> int:
+        """The number of values in one datum."""
+        return prod(self.shape)
+
+    def bits_per_dim(self, log_p: float) -> float | None:
+        r"""Turn nats per datum into bits per dimension of the discrete data; ``None`` where data are not discrete.
+
+        .. math:: -\frac{\log p(x)}{D \log 2} \quad (+ \log_2 L \text{ where dequantised})
+
+        Example:
+            >>> round(DataSpec((784,), "levels", levels=256).bits_per_dim(-1945.6), 4)
+            3.5802
+        """
+        if self.levels is None:
+            return None
+        shift = log(self.levels) if self.kind == "dequantized" else 0.0
+        return (shift - log_p / self.num_dims) / log(2)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "DataSpec":
+        """The inverse of :meth:`to_json`."""
+        return cls(**(fields | {"shape": tuple(fields["shape"])}))
+
+
+def scaled(x: Tensor, spec: DataSpec) -> Tensor:
+    """Scale data of bounded kinds to :math:`[-1, 1]`; leave reals as they are."""
+    if spec.kind == "real":
+        return x
+    top = 1 if spec.kind == "dequantized" or spec.levels is None else spec.levels - 1
+    return x * (2 / top) - 1
