@@ -1,0 +1,21 @@
+"""Families of generative models, as Pyro programs."""
+
+from pyrogen.models.classifier import Classifier, classifier
+from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
+from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
+from pyrogen.models.ppca import PPCA, ppca
+from pyrogen.models.vae import VAE, GaussianEncoder, vae
+
+__all__ = [
+    "LIKELIHOODS",
+    "PPCA",
+    "VAE",
+    "Classifier",
+    "GaussianEncoder",
+    "GaussianMixture",
+    "Likelihood",
+    "classifier",
+    "gaussian_mixture",
+    "ppca",
+    "vae",
+]

@@ -1,0 +1,149 @@
+"""What a network's output means: the distribution of a datum."""
+
+from abc import ABC, abstractmethod
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyrogen.distributions import DiscretizedLogistic
+from pyrogen.errors import UsageError
+from pyrogen.spec import DataSpec
+
+__all__ = ["LIKELIHOODS", "Bernoulli", "Categorical", "DiscretizedLogisticPixels", "Gaussian", "Laplace", "Likelihood"]
+
+
+class Likelihood(nn.Module, ABC):
+    """The distribution of ``x`` given a network's output of ``features_per_dim`` numbers for each of its values.
+
+    Args:
+        spec: the data; a kind that the distribution gives no probability to is refused.
+
+    Raises:
+        UsageError: where the data are of the wrong kind, with the choices that fit.
+    """
+
+    kinds: tuple[str, ...]
+    features_per_dim = 1
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        if spec.kind not in self.kinds:
+            name = next(name for name, cls in LIKELIHOODS.items() if cls is type(self))
+            fitting = [name for name, cls in LIKELIHOODS.items() if spec.kind in cls.kinds]
+            raise UsageError(
+                f"a {name} likelihood gives no probability to data of kind {spec.kind!r}: it needs "
+                f"{' or '.join(map(repr, self.kinds))}. Choose --likelihood {' or '.join(fitting)}, or change the data "
+                f"with --pixels."
+            )
+        self.spec = spec
+
+    @property
+    def num_features(self) -> int:
+        """How many numbers the network must give for a datum."""
+        return self.features_per_dim * self.spec.num_dims
+
+    def forward(self, features: Tensor) -> TorchDistribution:
+        """Map features of shape ``(*batch, num_features)`` to a distribution over ``(*batch, *spec.shape)``."""
+        batch, shape = features.shape[:-1], self.spec.shape
+        return self.distribution(features.reshape(*batch, self.features_per_dim, *shape)).to_event(len(shape))
+
+    @abstractmethod
+    def distribution(self, features: Tensor) -> TorchDistribution:
+        """Map features of shape ``(*batch, features_per_dim, *shape)`` to independent values."""
+
+    @abstractmethod
+    def centre(self, features: Tensor) -> Tensor:
+        """Return a picture of the distribution, ``(*batch, *shape)``: its mean or location, in units of the data."""
+
+    def _parts(self, features: Tensor) -> tuple[Tensor, ...]:
+        return features.unbind(-1 - len(self.spec.shape))
+
+    def _picture(self, features: Tensor) -> tuple[Tensor, ...]:
+        return self._parts(features.reshape(*features.shape[:-1], self.features_per_dim, *self.spec.shape))
+
+
+class Bernoulli(Likelihood):
+    """A coin for each pixel."""
+
+    kinds = ("binary",)
+
+    def distribution(self, features: Tensor) -> TorchDistribution:
+        return dist.Bernoulli(logits=self._parts(features)[0])
+
+    def centre(self, features: Tensor) -> Tensor:
+        return self._picture(features)[0].sigmoid()
+
+
+class Categorical(Likelihood):
+    """One logit for each level of each pixel."""
+
+    kinds = ("binary", "levels")
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        assert spec.levels is not None
+        self.features_per_dim = spec.levels
+
+    def distribution(self, features: Tensor) -> TorchDistribution:
+        return dist.Categorical(logits=torch.stack(self._parts(features), -1))
+
+    def centre(self, features: Tensor) -> Tensor:
+        probabilities = torch.stack(self._picture(features), -1).softmax(-1)
+        return probabilities @ torch.arange(float(self.features_per_dim), device=features.device)
+
+
+class DiscretizedLogisticPixels(Likelihood):
+    """A logistic distribution cut into levels; location and scale for each pixel."""
+
+    kinds = ("binary", "levels")
+    features_per_dim = 2
+    min_log_scale = -7.0
+
+    def distribution(self, features: Tensor) -> TorchDistribution:
+        loc, log_scale = self._parts(features)
+        assert self.spec.levels is not None
+        return DiscretizedLogistic(loc, log_scale.clamp(min=self.min_log_scale).exp(), self.spec.levels)
+
+    def centre(self, features: Tensor) -> Tensor:
+        assert self.spec.levels is not None
+        return (self._picture(features)[0].clamp(-1, 1) + 1) / 2 * (self.spec.levels - 1)
+
+
+class _LocationScale(Likelihood):
+    """A location from the network and one learned scale for each of the datum's values."""
+
+    kinds = ("dequantized", "real")
+    family: type[TorchDistribution]
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.log_scale = nn.Parameter(torch.full(spec.shape, -1.0 if spec.kind == "dequantized" else 0.0))
+
+    def distribution(self, features: Tensor) -> TorchDistribution:
+        return self.family(self._parts(features)[0], self.log_scale.exp())
+
+    def centre(self, features: Tensor) -> Tensor:
+        return self._picture(features)[0]
+
+
+class Gaussian(_LocationScale):
+    """A normal distribution around the network's output."""
+
+    family = dist.Normal
+
+
+class Laplace(_LocationScale):
+    """A Laplace distribution around the network's output: the likelihood of an L1 loss."""
+
+    family = dist.Laplace
+
+
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "discretized-logistic": DiscretizedLogisticPixels,
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+}
