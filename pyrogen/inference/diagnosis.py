@@ -1,0 +1,38 @@
+"""Tell which site of a program is to blame for a loss that is not finite."""
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+
+from pyrogen.inference.objective import or_nothing
+from pyrogen.parameters import modules_of
+from pyrogen.rehearsal import rehearsal
+from pyrogen.traces import Program
+
+__all__ = ["site_table"]
+
+
+def site_table(model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> str:
+    """Run the programs once, as a rehearsal, and tabulate each site's log-probability.
+
+    Returns:
+        A line a site: program, name, the values' shape, the summed log-probability, and a mark where that is not
+        finite.
+    """
+    guide = or_nothing(guide)
+    with rehearsal(modules_of(model, guide).values()), torch.no_grad(), pyro.validation_enabled(False):
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        rows = []
+        for program, trace in (("guide", guide_trace), ("model", model_trace)):
+            trace.compute_log_prob()
+            for name, site in trace.nodes.items():
+                if site["type"] != "sample" or poutine.util.site_is_subsample(site):
+                    continue
+                value = float(site["log_prob_sum"])
+                mark = "" if torch.isfinite(torch.tensor(value)) else "   <- not finite"
+                shape = tuple(getattr(site["value"], "shape", ()))
+                rows.append(f"  {program}  {name:<16} {shape!s:<16} log-probability {value:.6g}{mark}")
+    return "\n".join(rows)

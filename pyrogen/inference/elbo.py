@@ -1,0 +1,216 @@
+"""The evidence lower bound."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro.distributions import Delta
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.infer.traceenum_elbo import _compute_dice_elbo  # Pyro's sum over a guide's enumerated sites
+from pyro.infer.util import MultiFrameTensor
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+
+from pyrogen.errors import ProgramError
+from pyrogen.inference.annealing import Annealing
+from pyrogen.inference.objective import Objective, Player, StructureCache, or_nothing
+from pyrogen.traces import Program, Term, Traces, guide_terms, is_latent, model_terms, sample_sites, total, trace_pair
+
+__all__ = ["ELBO"]
+
+
+class ELBO(Objective):
+    r"""The negative evidence lower bound.
+
+    .. math::
+        -\mathcal{L} = -\mathbb{E}_{q(z \mid x)}\!\left[\log p(x \mid z) + \beta \log p(z) - \beta \log q(z \mid x)
+        \right] \ge -\log p(x) \quad (\beta = 1)
+
+    summed over the data and scaled by plates as in Pyro. Continuous sites give pathwise gradients; sites without
+    ``rsample`` give score-function gradients, Rao-Blackwellised over plates as in ``Trace_ELBO``; sites marked
+    ``infer={"enumerate": "parallel"}`` are summed out, in the model, the guide, or both.
+
+    Args:
+        num_particles: draws of the guide for each estimate.
+        vectorize_particles: draw them in one outermost plate instead of one after the other.
+        max_plate_nesting: how deep the programs' plates nest; found by a rehearsal if not given.
+        beta: the weight of the latent sites' terms: a number (β-VAE), or an :class:`Annealing` of it. Below one, the
+            value is no longer a bound.
+        analytic_kl: use :math:`\mathrm{KL}(q(z \mid \cdot) \,\|\, p(z \mid \cdot))` in closed form at each site that
+            has one, as far as both programs sample their latents in the same order. A ``Delta`` never counts: its
+            ``log_density`` would be dropped.
+        leave_one_out: with several vectorised particles, subtract the mean of the other particles' returns from each
+            score-function term: an unbiased baseline of zero cost.
+
+    Raises:
+        ProgramError: where the programs' sites do not pair, or ``beta`` meets a site that the model enumerates.
+
+    References:
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
+
+        beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework (Higgins et al., 2017),
+        https://openreview.net/forum?id=Sy2fzU9gl
+
+        Buy 4 REINFORCE Samples, Get a Baseline for Free! (Kool et al., 2019),
+        https://openreview.net/forum?id=r1lgTGL5DE
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def posterior(x):
+        ...     pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+        >>> x = torch.tensor(1.0)
+        >>> bool(torch.isclose(-ELBO(analytic_kl=False)(model, posterior, x), dist.Normal(0.0, 2**0.5).log_prob(x)))
+        True
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        vectorize_particles: bool = True,
+        max_plate_nesting: int | None = None,
+        beta: float | Annealing = 1.0,
+        analytic_kl: bool = True,
+        leave_one_out: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, found {num_particles}")
+        self.num_particles = num_particles
+        self.vectorize_particles = vectorize_particles
+        self.beta = beta
+        self.analytic_kl = analytic_kl
+        self.leave_one_out = leave_one_out
+        self.structure = StructureCache(max_plate_nesting)
+
+    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the negative bound in nats, differentiable in the programs' parameters."""
+        guide = or_nothing(guide)
+        shape = self.structure(model, guide, *args, **kwargs)
+        if self._is_tempered:
+            weight = self.beta() if isinstance(self.beta, Annealing) else self.beta
+            model, guide = Tempered(weight)(model), Tempered(weight)(guide)
+        if self.vectorize_particles:
+            return self._loss(trace_pair(model, guide, args, kwargs, self.num_particles, shape))
+        losses = [self._loss(trace_pair(model, guide, args, kwargs, 1, shape)) for _ in range(self.num_particles)]
+        return torch.stack(losses).mean()
+
+    @property
+    def _is_tempered(self) -> bool:
+        return isinstance(self.beta, Annealing) or self.beta != 1.0
+
+    def after_step(self, player: Player) -> None:
+        if isinstance(self.beta, Annealing) and player == "programs":
+            self.beta.advance()
+
+    def _loss(self, traces: Traces) -> Tensor:
+        if self._is_tempered:
+            _refuse_tempered_marginals(traces)
+        count = self.num_particles if traces.particle_dim is not None else 1
+        if any(site["infer"].get("_enumerate_dim") is not None for site in sample_sites(traces.guide)):
+            return -_compute_dice_elbo(traces.model, traces.guide) / count
+        divergences = _analytic_kls(traces) if self.analytic_kl and not traces.enumerates else {}
+        plus, minus = _terms(traces, divergences)
+        elbo = total(plus) - total(minus) - total(list(divergences.values()))
+        surrogate = self._score_terms(traces, plus, minus, divergences)
+        if surrogate is not None:
+            elbo = elbo + (surrogate - surrogate.detach())
+        return -elbo / count
+
+    def _score_terms(
+        self, traces: Traces, plus: list[Term], minus: list[Term], divergences: Mapping[str, Term]
+    ) -> Tensor | None:
+        """Sum what gives sites without ``rsample`` their gradient: the score times what the draw brought.
+
+        The term's value is meaningless; the caller keeps its gradient alone. Where a draw is not reparameterised, its
+        own ``log q`` has a gradient of mean zero, which is taken out of the bound and replaced by the score term's.
+        """
+        sites = [
+            site for site in sample_sites(traces.guide) if not is_identically_zero(site["score_parts"].score_function)
+        ]
+        if not sites:
+            return None
+        returns = MultiFrameTensor()
+        returns.add(*((term.frames, term.log_prob.detach()) for term in plus))
+        returns.add(*((term.frames, -term.log_prob.detach()) for term in (*minus, *divergences.values())))
+        surrogate: Tensor | float = 0.0
+        for site in sites:
+            brought = self._centred(returns.sum_to(site["cond_indep_stack"]), traces.particle_dim)
+            surrogate = surrogate + (brought * site["score_parts"].score_function).sum()
+            if site["name"] not in divergences:
+                surrogate = surrogate + (site["log_prob"] - site["score_parts"].entropy_term).sum()
+        assert isinstance(surrogate, Tensor)
+        return surrogate
+
+    def _centred(self, returns: Tensor, particle_dim: int | None) -> Tensor:
+        """Subtract from each particle's return the mean of the others'."""
+        if not self.leave_one_out or particle_dim is None:
+            return returns
+        others = returns.sum(particle_dim, keepdim=True) - returns
+        return returns - others / (self.num_particles - 1)
+
+
+class Tempered(Messenger):
+    """Scale the log-probability of every latent site."""
+
+    def __init__(self, weight: float | Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if is_latent(msg):
+            msg["scale"] = msg["scale"] * self.weight
+
+
+def _refuse_tempered_marginals(traces: Traces) -> None:
+    for name, site in traces.model.nodes.items():
+        if is_latent(site) and name not in traces.guide.nodes and site["infer"].get("_enumerate_dim") is not None:
+            raise ProgramError(
+                f"beta is not 1 and the model sums site {name!r} out: a weight on a latent's terms has no meaning once "
+                f"the latent is gone. Set beta=1, or sample {name!r} in the guide."
+            )
+
+
+def _terms(traces: Traces, divergences: Mapping[str, Term]) -> tuple[list[Term], list[Term]]:
+    """Return the model's and the guide's terms, without those that a divergence in closed form stands for."""
+    if not divergences:
+        return model_terms(traces), guide_terms(traces)
+    plus, minus = (
+        [Term(site["cond_indep_stack"], site["log_prob"]) for name, site in trace.nodes.items()
+         if site["type"] == "sample" and name not in divergences]
+        for trace in (traces.model, traces.guide)
+    )  # fmt: skip
+    return plus, minus
+
+
+def _analytic_kls(traces: Traces) -> dict[str, Term]:
+    r"""Return :math:`\mathrm{KL}(q \,\|\, p)` of each latent site that has it in closed form.
+
+    At a site, later draws of the guide may depend on its value only in terms that stay sampled, and earlier ones may
+    not: this holds if both programs draw their latents in the same order, and else no site qualifies.
+    """
+    shared = [name for name, site in traces.guide.nodes.items() if is_latent(site) and name in traces.model.nodes]
+    if shared != [name for name, site in traces.model.nodes.items() if is_latent(site) and name in traces.guide.nodes]:
+        return {}
+    kls = {}
+    for name in shared:
+        q, p = traces.guide.nodes[name], traces.model.nodes[name]
+        same_weight = q["scale"] is p["scale"] or (isinstance(q["scale"], float) and q["scale"] == p["scale"])
+        if not same_weight or q["mask"] is not p["mask"] or _is_delta(q["fn"]):
+            continue
+        try:
+            kl = kl_divergence(q["fn"], p["fn"])
+        except NotImplementedError:
+            continue
+        kls[name] = Term(q["cond_indep_stack"], scale_and_mask(kl, q["scale"], q["mask"]))
+    return kls
+
+
+def _is_delta(fn: Distribution) -> bool:
+    """Tell whether a distribution is a ``Delta`` under any wrapping: its divergence would drop the ``log_density``."""
+    while isinstance(fn, Independent) or hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)

@@ -1,0 +1,57 @@
+"""Objectives by name, with plain settings, for the command line."""
+
+from typing import Any
+
+from pyrogen.inference.annealing import Annealing
+from pyrogen.inference.elbo import ELBO
+from pyrogen.inference.maximum_likelihood import MaximumLikelihood
+from pyrogen.inference.renyi import IWAE, Renyi
+from pyrogen.traces import Program
+
+__all__ = ["elbo", "iwae", "maximum_likelihood", "renyi"]
+
+
+def elbo(
+    model: Program,
+    guide: Program | None,
+    example: Any,
+    *,
+    num_particles: int = 1,
+    beta: float = 1.0,
+    warmup: int = 0,
+    analytic_kl: bool = True,
+) -> ELBO:
+    """Make the evidence lower bound.
+
+    Args:
+        num_particles: draws of the guide for each estimate.
+        beta: the weight of the latent variables' terms (1 for a bound, larger for a beta-VAE).
+        warmup: the number of steps in which that weight rises from 0.
+        analytic_kl: use divergences in closed form where there are.
+    """
+    weight = Annealing(0.0, beta, warmup) if warmup else beta
+    return ELBO(num_particles, beta=weight, analytic_kl=analytic_kl)
+
+
+def iwae(model: Program, guide: Program | None, example: Any, *, num_particles: int = 5) -> IWAE:
+    """Make the importance-weighted bound.
+
+    Args:
+        num_particles: draws of the guide in each average.
+    """
+    return IWAE(num_particles)
+
+
+def renyi(model: Program, guide: Program | None, example: Any, *, alpha: float = 0.5, num_particles: int = 5) -> Renyi:
+    """Make Rényi's bound.
+
+    Args:
+        alpha: 0 for IWAE, 1 for the ELBO, and between.
+        num_particles: draws of the guide in each average.
+    """
+    return Renyi(alpha, num_particles)
+
+
+def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> MaximumLikelihood:
+    """Make the likelihood of a model whose density is exact."""
+    return MaximumLikelihood()

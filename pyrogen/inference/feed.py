@@ -1,0 +1,100 @@
+"""Batches, drawn one at a time and never ahead of need."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyrogen.errors import DataError
+from pyrogen.rehearsal import get_rng_state, set_rng_state
+
+__all__ = ["Batch", "Feed"]
+
+Batch = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a program."""
+
+
+class Feed:
+    """Draws batches from an iterable over and over, and can go back to where it was.
+
+    A position is the number of batches drawn in the present epoch, with the state of the random number generators at
+    the epoch's start: enough to shuffle the same way again and skip what has been used.
+
+    Args:
+        batches: an iterable over tensors, tuples (positional arguments) or dicts (keyword arguments); ``None`` for
+            programs without data.
+    """
+
+    def __init__(self, batches: Iterable[Any] | None) -> None:
+        self.batches = batches
+        self.epoch = 0
+        self.position = 0
+        self.start: dict[str, Any] = {}
+        self.iterator: Iterator[Any] | None = None
+
+    def draw(self, device: torch.device | None, last_epoch: int | None = None) -> Batch:
+        """Return the next batch as arguments on the device.
+
+        Raises:
+            StopIteration: where the next batch would belong to an epoch after ``last_epoch``.
+            DataError: where an epoch has no batch.
+        """
+        if self.batches is None:
+            return (), {}
+        if self.iterator is None:
+            self._begin()
+        assert self.iterator is not None
+        try:
+            batch = next(self.iterator)
+        except StopIteration:
+            if self.position == 0:
+                raise DataError(
+                    f"epoch {self.epoch} of the batches is empty. Pass data with at least one batch, as an iterable "
+                    f"that can be gone through again (a list, a DataLoader; not a generator)."
+                ) from None
+            if last_epoch is not None and self.epoch + 1 >= last_epoch:
+                raise
+            self.epoch += 1
+            self.position = 0
+            self.iterator = None
+            return self.draw(device, last_epoch)
+        self.position += 1
+        return _as_arguments(batch, device)
+
+    def _begin(self) -> None:
+        self.start = get_rng_state()
+        self.iterator = iter(self.batches or ())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position."""
+        return {"epoch": self.epoch, "position": self.position, "start": self.start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a position, by drawing the epoch's batches again up to it."""
+        self.epoch, self.position, self.start = state["epoch"], state["position"], dict(state["start"])
+        self.iterator = None
+        if self.batches is None or not self.start:
+            return
+        set_rng_state(self.start)
+        self.iterator = iter(self.batches)
+        for _ in range(self.position):
+            next(self.iterator)
+
+
+def _as_arguments(batch: Any, device: torch.device | None) -> Batch:
+    if isinstance(batch, Mapping):
+        return (), {name: _moved(value, device) for name, value in batch.items()}
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return tuple(_moved(value, device) for value in batch), {}
+    return (_moved(batch, device),), {}
+
+
+def _moved(value: Any, device: torch.device | None) -> Any:
+    if isinstance(value, Tensor):
+        return value if device is None else value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        return {name: _moved(inner, device) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(inner, device) for inner in value)
+    return value

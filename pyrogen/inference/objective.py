@@ -1,0 +1,57 @@
+"""The contract of every learning principle."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from pyrogen.traces import Program, Structure, nothing, structure
+
+__all__ = ["Objective", "Player"]
+
+Player = Literal["programs", "critic"]
+
+
+class Objective(nn.Module, ABC):
+    """A loss on a pair of programs.
+
+    An algorithm is a model and a learning principle; this is the principle. Parameters that an objective owns are its
+    *critic*: with none there is one player, the programs; with some there are two, and :func:`~pyrogen.inference.train`
+    lets each take its own steps. An objective never steps an optimiser.
+
+    An objective without a critic is also a loss of ``pyro.infer.SVI``::
+
+        SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=ELBO())
+    """
+
+    @abstractmethod
+    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the programs' loss, a scalar, for the data in ``args`` and ``kwargs``."""
+
+    def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the critic's loss, a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} has no critic")
+
+    def after_step(self, player: Player) -> None:
+        """Do what follows a player's step: advance a schedule, clip weights, move a target network."""
+
+
+class StructureCache:
+    """Remembers the plate nesting of the last pair of programs, so that only the first call rehearses them."""
+
+    def __init__(self, max_plate_nesting: int | None) -> None:
+        self.max_plate_nesting = max_plate_nesting
+        self.seen: tuple[Program, Program, Structure] | None = None
+
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Structure:
+        if self.seen is None or self.seen[0] != model or self.seen[1] != guide:
+            found = structure(model, guide, *args, **kwargs)
+            if self.max_plate_nesting is not None:
+                found = Structure(self.max_plate_nesting, found.enumerates)
+            self.seen = (model, guide, found)
+        return self.seen[2]
+
+
+def or_nothing(guide: Program | None) -> Program:
+    """Read a missing guide as the guide without sites."""
+    return nothing if guide is None else guide

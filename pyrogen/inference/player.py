@@ -1,0 +1,131 @@
+"""One of the parties of a training: its parameters, its optimiser, and steps that cannot do harm."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pyrogen.errors import ProgramError
+
+__all__ = ["OptimizerLike", "Player", "SchedulerLike"]
+
+OptimizerLike = Optimizer | Callable[[Sequence[Tensor]], Optimizer]
+SchedulerLike = Callable[[Optimizer], LRScheduler]
+
+
+class Player:
+    """The holder of some named parameters: takes gradients of them alone, and keeps them finite.
+
+    Args:
+        parameters: the player's parameters by name.
+        optimizer: a torch optimiser over (some of) them, or a factory of one.
+        scheduler: a factory of a learning-rate schedule, which advances with each step.
+        clip_norm: gradients of a larger norm are scaled down to it.
+        ema: decay of an exponential moving average of the parameters.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        optimizer: OptimizerLike,
+        scheduler: SchedulerLike | None = None,
+        clip_norm: float | None = None,
+        ema: float | None = None,
+    ) -> None:
+        self.optimizer = _made(optimizer, parameters)
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        self.names = [name for name, p in parameters.items() if id(p) in held]
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.scheduler = None if scheduler is None else scheduler(self.optimizer)
+        self.clip_norm = clip_norm
+        self.ema = ema
+        self.average = [p.detach().clone() for p in self.parameters] if ema is not None else []
+
+    def backward(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the gradients, clip them, and return their norm and whether loss and norm are finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward(inputs=self.parameters)
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        norm = get_total_norm(grads)
+        if self.clip_norm is not None:
+            clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
+        return norm, torch.isfinite(loss.detach()) & torch.isfinite(norm)
+
+    def step(self, finite: Tensor | None = None) -> None:
+        """Update the parameters; where ``finite`` is given and false, leave every tensor as it was, on the device."""
+        if finite is None:
+            self.optimizer.step()
+        else:
+            before = [tensor.clone() for tensor in self._tensors()]
+            self.optimizer.step()
+            for tensor, value in zip(self._tensors(), before, strict=True):
+                tensor.copy_(torch.where(finite, tensor, value))
+        if self.scheduler is not None:
+            self.scheduler.step()
+        if self.ema is not None:
+            with torch.no_grad():
+                torch._foreach_lerp_(self.average, self.parameters, 1 - self.ema)
+
+    def _tensors(self) -> list[Tensor]:
+        state = [value for p in self.parameters for value in self.optimizer.state[p].values() if torch.is_tensor(value)]
+        return [p.detach() for p in self.parameters] + state
+
+    def non_finite(self) -> list[str]:
+        """Name the parameters whose present gradient is not finite."""
+        by_id = {id(p): p for p in self.parameters}
+        return [
+            name
+            for name, p in zip(self.names, by_id.values(), strict=False)
+            if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the moving average in the parameters' place for the body."""
+        if self.ema is None:
+            raise ProgramError("there is no moving average: pass ema=0.999, say, to train")
+        kept = [p.detach().clone() for p in self.parameters]
+        with torch.no_grad():
+            for p, value in zip(self.parameters, self.average, strict=True):
+                p.copy_(value)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for p, value in zip(self.parameters, kept, strict=True):
+                    p.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of optimiser, schedule and average; parameters are the programs' own to save."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "average": list(self.average),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state of :meth:`state_dict`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        for average, value in zip(self.average, state["average"], strict=True):
+            average.copy_(value)
+
+
+def _made(optimizer: OptimizerLike, parameters: Mapping[str, Tensor]) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not parameters:
+        raise ProgramError("there is nothing to fit: the programs have no parameter that requires a gradient")
+    made = optimizer(list(parameters.values()))
+    if not isinstance(made, Optimizer):
+        raise ProgramError(
+            f"optimizer must be a torch optimiser or make one from a list of parameters, found {type(made).__name__}; "
+            f"for example: lambda params: torch.optim.Adam(params, lr=1e-3)"
+        )
+    return made

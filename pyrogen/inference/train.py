@@ -1,0 +1,347 @@
+"""The training loop: an iterator that the caller drives."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrogen.errors import InfeasibleStartError, NonFiniteError, ProgramError
+from pyrogen.inference.diagnosis import site_table
+from pyrogen.inference.feed import Batch, Feed
+from pyrogen.inference.objective import Objective
+from pyrogen.inference.player import OptimizerLike, Player, SchedulerLike
+from pyrogen.parameters import check_held, check_one_device, live_state, modules_of, program_parameters, take_state
+from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
+from pyrogen.traces import Program
+
+__all__ = ["Step", "Training", "train"]
+
+CHECK_EVERY = 50
+"""Steps between looks at an accelerator's flag for non-finite steps: each look makes the host wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one round of steps left behind; the tensors stay on the device until somebody reads them.
+
+    Attributes:
+        index: how many rounds have been done.
+        epoch: which pass over the batches the last batch came from, from zero.
+        loss: the programs' last loss, shape ``()``.
+        grad_norm: the norm of its gradient before clipping, shape ``()``.
+        critic_loss: the critic's last loss, shape ``()``; ``None`` without a critic.
+    """
+
+    index: int
+    epoch: int
+    loss: Tensor
+    grad_norm: Tensor
+    critic_loss: Tensor | None
+
+
+def train(
+    objective: Objective,
+    model: Program,
+    guide: Program | None,
+    batches: Iterable[Any] | None,
+    optimizer: OptimizerLike,
+    critic_optimizer: OptimizerLike | None = None,
+    *,
+    steps: tuple[int, int] = (1, 1),
+    simultaneous: bool = False,
+    num_steps: int | None = None,
+    epochs: int | None = None,
+    scheduler: SchedulerLike | None = None,
+    critic_scheduler: SchedulerLike | None = None,
+    clip_norm: float | None = None,
+    ema: float | None = None,
+    device: torch.device | str | None = None,
+    validate: bool = True,
+) -> "Training":
+    """Fit programs to an objective, one round of steps for each item of the iterator returned.
+
+    Logging, evaluation, stopping and saving are the body of the caller's ``for``. Every step of either player draws
+    its own batch, and nothing is drawn ahead of need. Either player's step leaves the other's parameters, buffers and
+    optimiser bitwise as they were. A step whose loss or gradient is not finite changes nothing and stops the fit.
+
+    The first batch is used twice: once in a rehearsal that finds the parameters, checks that the programs and the
+    objective fit together, and is undone; then in the first step.
+
+    Args:
+        objective: the learning principle; with parameters of its own (a critic), there are two players.
+        model: a Pyro program, called with each batch.
+        guide: a Pyro program, or ``None`` where the objective needs none.
+        batches: an iterable to go through again and again, over tensors, tuples (positional arguments) or dicts
+            (keyword arguments); ``None`` for programs without data. Tensors are moved to the programs' device.
+        optimizer: a torch optimiser, or a factory of one from a list of parameters: autoguides and functions with
+            ``pyro.param`` have no parameters before their first call.
+        critic_optimizer: the same for the critic.
+        steps: how many steps of the programs and of the critic make a round; the critic goes first.
+        simultaneous: take both players' gradients at the same point, then both steps; one step each.
+        num_steps: stop after that many rounds.
+        epochs: stop after that many passes over the batches.
+        scheduler: a factory of a learning-rate schedule from the optimiser; it advances with each step.
+        critic_scheduler: the same for the critic.
+        clip_norm: the programs' gradient is scaled down to this norm.
+        ema: decay of an exponential moving average of the programs' parameters, see :meth:`Training.averaged`.
+        device: where to move batches; the programs' device if not given.
+        validate: keep Pyro's validation as it is set; ``False`` turns it off after the rehearsal, which is faster and,
+            on an accelerator, spares reads by the host.
+
+    Returns:
+        An iterator with ``state_dict`` and ``load_state_dict`` for a bit-exact resume.
+
+    Raises:
+        ProgramError: where programs, objective and optimisers do not fit together.
+        InfeasibleStartError: where the first loss is not finite, with every site's log-probability.
+        NonFiniteError: where a later loss or gradient is not.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from pyrogen.inference import ELBO
+        >>> def model(x):
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def guide(x):
+        ...     loc = pyro.param("loc", torch.tensor(0.0))
+        ...     pyro.sample("z", dist.Normal(loc, 0.4082))
+        >>> x = torch.tensor([1.2, -0.4, 0.7, 2.1, 0.3])  # the posterior mean is 0.65
+        >>> pyro.clear_param_store()
+        >>> for step in train(ELBO(), model, guide, [x], lambda p: torch.optim.Adam(p, lr=0.05), num_steps=400):
+        ...     pass
+        >>> bool(abs(pyro.param("loc") - 0.65) < 0.1)
+        True
+    """
+    if not isinstance(objective, Objective):
+        raise ProgramError(
+            f"objective must be a pyrogen Objective, found {type(objective).__name__}; "
+            f"wrap one of Pyro's ELBOs as PyroELBO(elbo)"
+        )
+    if min(steps) < 1 or (simultaneous and steps != (1, 1)):
+        raise ProgramError(f"steps must be at least one for each player, and (1, 1) if simultaneous; found {steps}")
+    return Training(
+        objective,
+        model,
+        guide,
+        Feed(batches),
+        partial(Player, optimizer=optimizer, scheduler=scheduler, clip_norm=clip_norm, ema=ema),
+        None if critic_optimizer is None else partial(Player, optimizer=critic_optimizer, scheduler=critic_scheduler),
+        steps=(1, 1) if simultaneous else steps,
+        simultaneous=simultaneous,
+        num_steps=num_steps,
+        epochs=epochs,
+        device=None if device is None else torch.device(device),
+        validate=validate,
+    )
+
+
+class Training(Iterator[Step]):
+    """The state of a fit, and an iterator over its steps. Made by :func:`train`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        model: Program,
+        guide: Program | None,
+        feed: Feed,
+        make_programs: partial[Player],
+        make_critic: partial[Player] | None,
+        *,
+        steps: tuple[int, int],
+        simultaneous: bool,
+        num_steps: int | None,
+        epochs: int | None,
+        device: torch.device | None,
+        validate: bool,
+    ) -> None:
+        self.objective, self.model, self.guide, self.feed = objective, model, guide, feed
+        self.steps, self.simultaneous = steps, simultaneous
+        self.num_steps, self.epochs = num_steps, epochs
+        self.device, self.validate = device, validate
+        self.index = 0
+        self.programs: Player | None = None
+        self.critic: Player | None = None
+        self.parameters: dict[str, Tensor] = {}
+        self._make_programs, self._make_critic = make_programs, make_critic
+        self._pending: Mapping[str, Any] | None = None
+        self._healthy: Tensor | None = None
+
+    def __iter__(self) -> "Training":
+        return self
+
+    def __next__(self) -> Step:
+        if self.num_steps is not None and self.index >= self.num_steps:
+            raise StopIteration
+        if self.epochs is not None and self.feed.epoch >= self.epochs:
+            raise StopIteration
+        batch = self.feed.draw(self.device, self.epochs)
+        if self.programs is None:
+            batch = self._prepare(batch)
+            if self._pending is not None:
+                state, self._pending = self._pending, None
+                self._take(state)
+                return next(self)
+        return self._round(batch)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Put the moving average of the programs' parameters in their place for a ``with`` body."""
+        if self.programs is None:
+            raise ProgramError("there is no moving average before the first step")
+        return self.programs.averaged()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as nested dicts of tensors and plain values.
+
+        Raises:
+            ProgramError: before the first step, when nothing is known yet.
+        """
+        if self._pending is not None:
+            return dict(self._pending)
+        if self.programs is None:
+            raise ProgramError("there is no state to save before the first step")
+        return {
+            "index": self.index,
+            "programs": {name: tensor.detach().clone() for name, tensor in self._live().items()},
+            "objective": dict(self.objective.state_dict()),
+            "player": self.programs.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
+            "feed": self.feed.state_dict(),
+            "rng": get_rng_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state of :meth:`state_dict`; with programs that have not run yet, at the first step.
+
+        Raises:
+            ProgramError: where names or shapes of the parameters differ, with the difference.
+        """
+        if self.programs is None:
+            self._pending = state
+        else:
+            self._take(state)
+
+    def _live(self) -> dict[str, Tensor]:
+        return live_state((self.model, self.guide), self.parameters)
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        assert self.programs is not None
+        take_state(self._live(), state["programs"])
+        self.objective.load_state_dict(state["objective"])
+        self.programs.load_state_dict(state["player"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+        self.index = state["index"]
+        self.feed.load_state_dict(state["feed"])
+        set_rng_state(state["rng"])
+
+    def _prepare(self, batch: Batch) -> Batch:
+        """Rehearse the first step: find the parameters, check that all fits together, make the optimisers."""
+        args, kwargs = batch
+        programs = (self.model, self.guide)
+        modules = [*modules_of(*programs).values(), self.objective]
+        with rehearsal(modules):
+            run = partial(self.objective, self.model, self.guide, *args, **kwargs)
+            self.parameters, loss = program_parameters(programs, run)
+            losses = [loss]
+            critic_parameters = {f"critic.{n}": p for n, p in self.objective.named_parameters() if p.requires_grad}
+            if critic_parameters:
+                losses.append(self.objective.critic_loss(self.model, self.guide, *args, **kwargs))
+        for value in losses:
+            if not isinstance(value, Tensor) or value.dim() != 0:
+                raise ProgramError(f"{type(self.objective).__name__} must return a scalar tensor, found {value!r}")
+            value = value.detach()
+            if not torch.isfinite(value):
+                raise InfeasibleStartError(
+                    f"the first loss is {float(value)}: some site has no density at the initial values. Change the "
+                    f"initial values or the data.\n{site_table(self.model, self.guide, *args, **kwargs)}"
+                )
+        self._make_players(critic_parameters, losses)
+        device = next(iter(self.parameters.values())).device
+        check_one_device(self.parameters | critic_parameters, device)
+        if self.device is None:
+            self.device = device
+        self._healthy = torch.ones((), dtype=torch.bool, device=device)
+        return batch
+
+    def _make_players(self, critic_parameters: Mapping[str, Tensor], losses: list[Tensor]) -> None:
+        name = type(self.objective).__name__
+        if critic_parameters and self._make_critic is None:
+            raise ProgramError(f"{name} has a critic: pass critic_optimizer, too")
+        if self._make_critic is not None and not critic_parameters:
+            raise ProgramError(f"{name} has no critic: leave critic_optimizer out")
+        self.programs = self._make_programs(self.parameters)
+        self.critic = None if self._make_critic is None else self._make_critic(critic_parameters)
+        held = [*self.programs.parameters, *(self.critic.parameters if self.critic else ())]
+        for loss in losses:
+            check_held(loss, held, (self.model, self.guide, self.objective), "the optimiser")
+
+    def _round(self, batch: Batch) -> Step:
+        assert self.programs is not None
+        batches = self._batches(batch)
+        critic_loss = None
+        if self.simultaneous and self.critic is not None:
+            critic_loss, _, critic_finite = self._gradient(self.critic, next(batches))
+            loss, norm, finite = self._gradient(self.programs, next(batches))
+            self._apply(self.critic, critic_finite)
+            self._apply(self.programs, finite)
+        else:
+            for _ in range(self.steps[1] if self.critic is not None else 0):
+                assert self.critic is not None
+                critic_loss, _, finite = self._gradient(self.critic, next(batches))
+                self._apply(self.critic, finite)
+            for _ in range(self.steps[0]):
+                loss, norm, finite = self._gradient(self.programs, next(batches))
+                self._apply(self.programs, finite)
+        self.index += 1
+        return Step(self.index, self.feed.epoch, loss, norm, critic_loss)
+
+    def _batches(self, first: Batch) -> Iterator[Batch]:
+        yield first
+        while True:
+            yield self.feed.draw(self.device)
+
+    def _gradient(self, player: Player, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute one player's loss and gradient with the other's buffers kept, and return loss, norm, finiteness."""
+        args, kwargs = batch
+        is_critic = player is self.critic
+        others: Iterable[nn.Module] = ()
+        if self.critic is not None:
+            others = modules_of(self.model, self.guide).values() if is_critic else [self.objective]
+        compute = self.objective.critic_loss if is_critic else self.objective
+        rng = torch.get_rng_state()
+        with buffers_restored(others), nullcontext() if self.validate else pyro.validation_enabled(False):
+            loss = compute(self.model, self.guide, *args, **kwargs)
+        norm, finite = player.backward(loss)
+        if self._reads_now(finite) and not finite:
+            self._stop(player, loss, batch, rng)
+        return loss.detach(), norm, finite
+
+    def _reads_now(self, finite: Tensor) -> bool:
+        """Tell whether to look at the flag: at each step where that makes nobody wait, else now and then."""
+        if finite.device.type == "cpu":
+            return True
+        assert self._healthy is not None
+        self._healthy &= finite
+        finite.copy_(self._healthy)
+        return self.index % CHECK_EVERY == 0
+
+    def _apply(self, player: Player, finite: Tensor) -> None:
+        player.step(None if finite.device.type == "cpu" else finite)
+        self.objective.after_step("critic" if player is self.critic else "programs")
+
+    def _stop(self, player: Player, loss: Tensor, batch: Batch, rng: Tensor) -> None:
+        args, kwargs = batch
+        gradients = player.non_finite()
+        torch.set_rng_state(rng)
+        raise NonFiniteError(
+            f"step {self.index + 1}: the loss is {float(loss.detach()):g}, and the gradient is not finite at "
+            f"{', '.join(gradients) or 'no parameter'}. The step was not taken: the parameters are those of the step "
+            f"before. Lower the learning rate, set clip_norm, or look at the sites below.\n"
+            f"{site_table(self.model, self.guide, *args, **kwargs)}"
+        )
