@@ -76,7 +76,8 @@ class Run:
         Args:
             path: a folder that is empty or not there yet.
             manifest: plain JSON: what is needed to build everything again.
-            overwrite: replace a run that is there. A folder that is not a run is never overwritten.
+            overwrite: replace a run that has checkpoints; one without is always replaced. A folder that is not a
+                run is never overwritten.
 
         Raises:
             RunExistsError: if the folder holds anything (with ``overwrite``: anything but a run).
@@ -199,6 +200,10 @@ class Run:
         steps = (_step_of(entry.name) for entry in self.path.glob("checkpoint-*"))
         return sorted(step for step in steps if step is not None)
 
+    def has_best(self) -> bool:
+        """Tell whether a checkpoint is marked as the best."""
+        return self._best_step() is not None
+
     def restore(self, step: int | None = None, best: bool = False) -> Checkpoint:
         """Read and verify a checkpoint: the newest good one, that of a step, or the best.
 
@@ -312,13 +317,16 @@ def _refuse_to_destroy(folder: Path, overwrite: bool) -> None:
     if not names:
         return
     try:
-        Run.open(folder)
+        run = Run.open(folder)
     except PyrogenError as error:
         raise RunExistsError(
             f"{folder} is not empty and not an intact run (it holds {', '.join(names[:_LISTED])}); use another --out"
         ) from error
-    if not overwrite:
-        raise RunExistsError(f"{folder} holds a run already; use another --out, or `pyrogen resume {folder}`")
+    # A run that never came to a checkpoint (a first loss that is not finite, say) holds nothing to lose.
+    if run.checkpoints() and not overwrite:
+        raise RunExistsError(
+            f"{folder} holds a run already; use another --out, --overwrite, or `pyrogen resume {folder}`"
+        )
 
 
 def _nearest_runs(folder: Path) -> str:

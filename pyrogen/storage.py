@@ -37,7 +37,7 @@ def write_folder(path: str | Path, tree: Any, extra: dict[str, bytes] | None, me
         TypeError, ValueError: if tree, meta or a file name cannot be stored.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> folder = Path(tempfile.mkdtemp()) / "checkpoint"
         >>> write_folder(folder, {"w": torch.ones(2)}, None, {"step": 3})
         >>> read_folder(folder)

@@ -70,6 +70,12 @@ class DiscretizedLogistic(TorchDistribution):
         inside = below + above + torch.log(-torch.expm1(lower - upper))
         return torch.where(value < 0.5, below, torch.where(value > self.levels - 1.5, above, inside))
 
+    @property
+    def mean(self) -> Tensor:
+        r""":math:`\mathbb{E}[k] = \sum_{j=1}^{L-1} P(k \ge j)`, in levels, shape ``batch_shape``."""
+        edges = (2 * torch.arange(1, self.levels, device=self.loc.device, dtype=self.loc.dtype) - 1) / (self.levels - 1)
+        return torch.sigmoid((self.loc.unsqueeze(-1) - (edges - 1)) / self.scale.unsqueeze(-1)).sum(-1)
+
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draw levels, as floats, of shape ``sample_shape + batch_shape``."""
         with torch.no_grad():

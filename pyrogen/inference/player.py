@@ -38,9 +38,9 @@ class Player:
         ema: float | None = None,
     ) -> None:
         self.optimizer = _made(optimizer, parameters)
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        self.names = [name for name, p in parameters.items() if id(p) in held]
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        names = {id(p): name for name, p in parameters.items()}
+        self.names = [names.get(id(p), f"parameter {i}") for i, p in enumerate(self.parameters)]
         self.scheduler = None if scheduler is None else scheduler(self.optimizer)
         self.clip_norm = clip_norm
         self.ema = ema
@@ -77,18 +77,15 @@ class Player:
 
     def non_finite(self) -> list[str]:
         """Name the parameters whose present gradient is not finite."""
-        by_id = {id(p): p for p in self.parameters}
         return [
             name
-            for name, p in zip(self.names, by_id.values(), strict=False)
+            for name, p in zip(self.names, self.parameters, strict=True)
             if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Put the moving average in the parameters' place for the body."""
-        if self.ema is None:
-            raise ProgramError("there is no moving average: pass ema=0.999, say, to train")
         kept = [p.detach().clone() for p in self.parameters]
         with torch.no_grad():
             for p, value in zip(self.parameters, self.average, strict=True):
@@ -105,7 +102,7 @@ class Player:
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "average": list(self.average),
+            "average": dict(zip(self.names, self.average, strict=False)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -113,8 +110,8 @@ class Player:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        for average, value in zip(self.average, state["average"], strict=True):
-            average.copy_(value)
+        for name, average in zip(self.names, self.average, strict=False):
+            average.copy_(state["average"][name])
 
 
 def _made(optimizer: OptimizerLike, parameters: Mapping[str, Tensor]) -> Optimizer:

@@ -35,6 +35,7 @@ class Step:
         loss: the programs' last loss, shape ``()``.
         grad_norm: the norm of its gradient before clipping, shape ``()``.
         critic_loss: the critic's last loss, shape ``()``; ``None`` without a critic.
+        rows: the length of the first tensor in the programs' last batch; 1 without data.
     """
 
     index: int
@@ -42,6 +43,7 @@ class Step:
     loss: Tensor
     grad_norm: Tensor
     critic_loss: Tensor | None
+    rows: int
 
 
 def train(
@@ -168,6 +170,7 @@ class Training(Iterator[Step]):
         self.programs: Player | None = None
         self.critic: Player | None = None
         self.parameters: dict[str, Tensor] = {}
+        self.example: dict[str, Any] = {}
         self._make_programs, self._make_critic = make_programs, make_critic
         self._pending: Mapping[str, Any] | None = None
         self._healthy: Tensor | None = None
@@ -182,7 +185,7 @@ class Training(Iterator[Step]):
             raise StopIteration
         batch = self.feed.draw(self.device, self.epochs)
         if self.programs is None:
-            batch = self._prepare(batch)
+            self._prepare(batch)
             if self._pending is not None:
                 state, self._pending = self._pending, None
                 self._take(state)
@@ -190,10 +193,8 @@ class Training(Iterator[Step]):
         return self._round(batch)
 
     def averaged(self) -> AbstractContextManager[None]:
-        """Put the moving average of the programs' parameters in their place for a ``with`` body."""
-        if self.programs is None:
-            raise ProgramError("there is no moving average before the first step")
-        return self.programs.averaged()
+        """Put the moving average of the programs' parameters, if one is kept, in their place for a ``with`` body."""
+        return nullcontext() if self.programs is None or self.programs.ema is None else self.programs.averaged()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as nested dicts of tensors and plain values.
@@ -213,6 +214,7 @@ class Training(Iterator[Step]):
             "critic": None if self.critic is None else self.critic.state_dict(),
             "feed": self.feed.state_dict(),
             "rng": get_rng_state(),
+            "example": self.example,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -240,7 +242,7 @@ class Training(Iterator[Step]):
         self.feed.load_state_dict(state["feed"])
         set_rng_state(state["rng"])
 
-    def _prepare(self, batch: Batch) -> Batch:
+    def _prepare(self, batch: Batch) -> None:
         """Rehearse the first step: find the parameters, check that all fits together, make the optimisers."""
         args, kwargs = batch
         programs = (self.model, self.guide)
@@ -267,7 +269,10 @@ class Training(Iterator[Step]):
         if self.device is None:
             self.device = device
         self._healthy = torch.ones((), dtype=torch.bool, device=device)
-        return batch
+        self.example = {
+            "args": [_outline(x) for x in args],
+            "kwargs": {name: _outline(x) for name, x in kwargs.items()},
+        }
 
     def _make_players(self, critic_parameters: Mapping[str, Tensor], losses: list[Tensor]) -> None:
         name = type(self.objective).__name__
@@ -287,7 +292,7 @@ class Training(Iterator[Step]):
         critic_loss = None
         if self.simultaneous and self.critic is not None:
             critic_loss, _, critic_finite = self._gradient(self.critic, next(batches))
-            loss, norm, finite = self._gradient(self.programs, next(batches))
+            loss, norm, finite = self._gradient(self.programs, drawn := next(batches))
             self._apply(self.critic, critic_finite)
             self._apply(self.programs, finite)
         else:
@@ -296,10 +301,10 @@ class Training(Iterator[Step]):
                 critic_loss, _, finite = self._gradient(self.critic, next(batches))
                 self._apply(self.critic, finite)
             for _ in range(self.steps[0]):
-                loss, norm, finite = self._gradient(self.programs, next(batches))
+                loss, norm, finite = self._gradient(self.programs, drawn := next(batches))
                 self._apply(self.programs, finite)
         self.index += 1
-        return Step(self.index, self.feed.epoch, loss, norm, critic_loss)
+        return Step(self.index, self.feed.epoch, loss, norm, critic_loss, _rows(drawn))
 
     def _batches(self, first: Batch) -> Iterator[Batch]:
         yield first
@@ -345,3 +350,15 @@ class Training(Iterator[Step]):
             f"before. Lower the learning rate, set clip_norm, or look at the sites below.\n"
             f"{site_table(self.model, self.guide, *args, **kwargs)}"
         )
+
+
+def _rows(batch: Batch) -> int:
+    tensors = (value for value in (*batch[0], *batch[1].values()) if isinstance(value, Tensor) and value.dim())
+    return next((len(tensor) for tensor in tensors), 1)
+
+
+def _outline(value: Any) -> Any:
+    """Return what a program must be given to make its parameters: shape and dtype of a tensor, other values as such."""
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype)}
+    return value if isinstance(value, bool | int | float | str | None) else None

@@ -53,15 +53,8 @@ class Likelihood(nn.Module, ABC):
     def distribution(self, features: Tensor) -> TorchDistribution:
         """Map features of shape ``(*batch, features_per_dim, *shape)`` to independent values."""
 
-    @abstractmethod
-    def centre(self, features: Tensor) -> Tensor:
-        """Return a picture of the distribution, ``(*batch, *shape)``: its mean or location, in units of the data."""
-
     def _parts(self, features: Tensor) -> tuple[Tensor, ...]:
         return features.unbind(-1 - len(self.spec.shape))
-
-    def _picture(self, features: Tensor) -> tuple[Tensor, ...]:
-        return self._parts(features.reshape(*features.shape[:-1], self.features_per_dim, *self.spec.shape))
 
 
 class Bernoulli(Likelihood):
@@ -71,9 +64,6 @@ class Bernoulli(Likelihood):
 
     def distribution(self, features: Tensor) -> TorchDistribution:
         return dist.Bernoulli(logits=self._parts(features)[0])
-
-    def centre(self, features: Tensor) -> Tensor:
-        return self._picture(features)[0].sigmoid()
 
 
 class Categorical(Likelihood):
@@ -89,10 +79,6 @@ class Categorical(Likelihood):
     def distribution(self, features: Tensor) -> TorchDistribution:
         return dist.Categorical(logits=torch.stack(self._parts(features), -1))
 
-    def centre(self, features: Tensor) -> Tensor:
-        probabilities = torch.stack(self._picture(features), -1).softmax(-1)
-        return probabilities @ torch.arange(float(self.features_per_dim), device=features.device)
-
 
 class DiscretizedLogisticPixels(Likelihood):
     """A logistic distribution cut into levels; location and scale for each pixel."""
@@ -105,10 +91,6 @@ class DiscretizedLogisticPixels(Likelihood):
         loc, log_scale = self._parts(features)
         assert self.spec.levels is not None
         return DiscretizedLogistic(loc, log_scale.clamp(min=self.min_log_scale).exp(), self.spec.levels)
-
-    def centre(self, features: Tensor) -> Tensor:
-        assert self.spec.levels is not None
-        return (self._picture(features)[0].clamp(-1, 1) + 1) / 2 * (self.spec.levels - 1)
 
 
 class _LocationScale(Likelihood):
@@ -123,9 +105,6 @@ class _LocationScale(Likelihood):
 
     def distribution(self, features: Tensor) -> TorchDistribution:
         return self.family(self._parts(features)[0], self.log_scale.exp())
-
-    def centre(self, features: Tensor) -> Tensor:
-        return self._picture(features)[0]
 
 
 class Gaussian(_LocationScale):

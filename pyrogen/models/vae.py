@@ -67,10 +67,6 @@ class VAE(PyroModule):
             z = pyro.sample("z", self.prior())
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
 
-    def centre(self, z: Tensor) -> Tensor:
-        """Return the mean or location of ``x`` given ``z``, of shape ``(*batch, *spec.shape)``."""
-        return self.likelihood.centre(self.decoder(z))
-
 
 class GaussianEncoder(PyroModule):
     r"""An amortised normal guide with independent coordinates.

@@ -1,0 +1,147 @@
+"""Command-line arguments; those of a model, an objective and data are read off their factories' signatures."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from pyrogen import catalogue
+from pyrogen.data import from_path
+from pyrogen.errors import DataError, MissingInputError, UsageError
+from pyrogen.recipe import Named, Recipe, Settings, is_path
+
+__all__ = ["device_of", "make_parser", "parse", "parse_recipe"]
+
+GIVEN = {"model": 1, "objective": 3, "data": 0}
+"""How many leading parameters of a factory are not the user's to set: the spec; model, guide and example batch."""
+
+
+def make_parser(command: str, description: str) -> ArgumentParser:
+    """Make a parser that raises what is wrong instead of leaving the process."""
+    return ArgumentParser(prog=f"pyrogen {command}", description=description, exit_on_error=False)
+
+
+def parse(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """Read arguments; ``--batch-size`` and ``--batch_size`` are the same.
+
+    Raises:
+        UsageError: for unknown options, with the nearest, and for values of the wrong type.
+    """
+    arguments = [re.sub(r"^--[\w.-]+", lambda m: "--" + m[0][2:].replace("-", "_"), word) for word in arguments]
+    try:
+        return vars(parser.parse_args(arguments))
+    except ArgumentError as error:
+        message = " ".join(str(error).split())
+        unknown = re.findall(r"--([\w.]+)", message) if "nrecognized arguments" in message else []
+        known = [option.lstrip("-") for option in parser._option_string_actions]
+        hints = [catalogue.suggestion(name, known) for name in unknown]
+        raise UsageError(f"{message}{''.join(hints)} (`{parser.prog} --help` lists all options)") from error
+
+
+def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
+    """Read the arguments of ``pyrogen train``; which there are depends on the model, the objective and the data.
+
+    Returns:
+        The recipe, and the options ``out``, ``overwrite`` and ``json``.
+
+    Raises:
+        UsageError: for unknown names and options, with the nearest, and for values of the wrong type.
+    """
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0:1] = ["--model", arguments[0]]
+    parser = make_parser("train", "Fit a model to data, and keep everything in a run directory.")
+    parser.add_argument("--config", action="config", help="a file of settings, as --print-config prints them")
+    parser.add_argument("--model", type=str, help="a model of `pyrogen list`; may come first, without --model")
+    parser.add_argument("--data", type=str, default="digits", help="a data set of `pyrogen list`, or a path")
+    parser.add_argument("--objective", type=str, default="elbo", help="an objective of `pyrogen list`")
+    parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/MODEL-DATA)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    parser.add_argument("--seed", type=int, default=0, help="of the splits, the initial values and the noise")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_class_arguments(Settings)
+    names = _names(arguments)
+    keys = {kind: _add(parser, kind, factory) for kind, factory in _factories(names).items()} if names["model"] else {}
+    values = parse(parser, arguments)
+    if not keys:
+        raise UsageError(f"which model? Choose from {', '.join(catalogue.names('model'))}")
+    chosen = {kind: Named(names[kind], {n: _plain(values[key]) for n, key in keys[kind].items()}) for kind in keys}
+    training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
+    device = device_of(values["device"])
+    recipe = Recipe(chosen["model"], chosen["objective"], chosen["data"], training, values["seed"], device)
+    return recipe, {name: values[name] for name in ("out", "overwrite", "json")}
+
+
+def device_of(name: str) -> str:
+    """Return a device that is there; ``"auto"`` is the fastest kind.
+
+    Raises:
+        UsageError: where it is not there, with those that are.
+    """
+    found = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    if name == "auto":
+        return found[0]
+    if name.partition(":")[0] not in found:
+        raise UsageError(f"device {name!r} is not there; choose from auto, {', '.join(found)}")
+    return name
+
+
+def _names(arguments: Sequence[str]) -> dict[str, str]:
+    """Find out which model, objective and data are meant, before all options can be known."""
+    found = {}
+    for i, word in enumerate(arguments):
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and (equals or i + 1 < len(arguments)):
+            found[name] = value if equals else arguments[i + 1]
+    config = _config(found["config"]) if "config" in found else {}
+    defaults = {"model": "", "data": "digits", "objective": "elbo"}
+    return {kind: str(found.get(kind) or config.get(kind) or default) for kind, default in defaults.items()}
+
+
+def _config(path: str) -> Mapping[str, Any]:
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise MissingInputError(f"there is no configuration file {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a configuration file: {error}") from error
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: expected settings as `name: value` lines, found {type(config).__name__}")
+    return config
+
+
+def _factories(names: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
+    data = from_path if is_path(names["data"]) else catalogue.find("data", names["data"])
+    return {
+        "model": catalogue.find("model", names["model"]),
+        "objective": catalogue.find("objective", names["objective"]),
+        "data": data,
+    }
+
+
+def _add(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict[str, str]:
+    """Add a factory's settings as options; one whose name is taken is called ``--KIND.NAME``.
+
+    Returns:
+        Each setting's key among the parsed values.
+    """
+    parameters = list(signature(factory).parameters.values())
+    given = {p.name for p in parameters[: GIVEN[kind]]} | ({"path", "seed"} if kind == "data" else set())
+    settings = [p.name for p in parameters if p.name not in given and p.kind is not Parameter.VAR_KEYWORD]
+    taken = {name for name in settings if f"--{name}" in parser._option_string_actions}
+    parser.add_function_arguments(factory, as_positional=False, skip=given | taken)
+    if taken:
+        free = set(settings) - taken
+        parser.add_function_arguments(factory, kind, as_positional=False, skip=given | free)
+    return {name: f"{kind}.{name}" if name in taken else name for name in settings}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,114 @@
+"""Every figure that applies to a fitted program."""
+
+from collections.abc import Sequence
+from inspect import Parameter, signature
+from typing import NamedTuple
+
+from pyro import poutine
+from torch import nn
+
+from pyrogen import evaluation
+from pyrogen.data import Batches, Dataset
+from pyrogen.errors import UsageError
+from pyrogen.evaluation import Estimate, evaluating
+from pyrogen.parameters import modules_of
+from pyrogen.rehearsal import rehearsal
+from pyrogen.spec import DataSpec
+from pyrogen.traces import Program, is_data, is_latent
+
+__all__ = ["accepted_columns", "bound", "evaluate"]
+
+
+def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
+    """List the data columns that a program takes as arguments.
+
+    Example:
+        >>> def model(x=None, size=1): ...
+        >>> accepted_columns(model, ["x", "y"])
+        ['x']
+    """
+    target = program.forward if isinstance(program, nn.Module) else program
+    parameters = signature(target).parameters
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return list(columns)
+    return [column for column in columns if column in parameters]
+
+
+class Roles(NamedTuple):
+    """Which columns of the data a model observes at a site, and whether it has latents to integrate out."""
+
+    observed: list[str]
+    has_latents: bool
+
+
+def bound(
+    model: Program, guide: Program | None, dataset: Dataset, split: str, num_particles: int = 1, batch_size: int = 500
+) -> tuple[str, Estimate]:
+    """Return the figure to choose a model by: its exact log-likelihood, or else its ELBO.
+
+    Returns:
+        The figure's name and the estimate, in nats per datum.
+    """
+    batches = _batches(model, dataset, split, batch_size)
+    if _roles(model, batches).has_latents:
+        return "elbo", evaluation.elbo(model, guide, batches, num_particles)
+    return "log_likelihood", evaluation.log_likelihood(model, batches)
+
+
+def evaluate(
+    model: Program,
+    guide: Program | None,
+    dataset: Dataset,
+    split: str = "test",
+    num_particles: int = 100,
+    batch_size: int = 500,
+) -> dict[str, Estimate]:
+    """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
+
+    Args:
+        split: train, validation or test.
+        num_particles: of the importance-weighted bound; the ELBO takes a tenth, at least one.
+
+    Returns:
+        Figures by name, as the command line's ``--json`` calls them.
+
+    Raises:
+        UsageError: where ``num_particles`` is not positive.
+    """
+    if num_particles < 1:
+        raise UsageError(f"num_particles must be at least 1, found {num_particles}")
+    name, estimate = bound(model, guide, dataset, split, max(1, num_particles // 10), batch_size)
+    batches = _batches(model, dataset, split, batch_size)
+    observed = _roles(model, batches).observed
+    figures = {name: estimate}
+    if name == "elbo":
+        figures["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
+    if "x" in observed and dataset.spec.levels is not None:
+        figures |= {_in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in figures.items()}
+    if observed == ["y"] and dataset.spec.num_classes is not None:
+        figures["accuracy"] = evaluation.accuracy(model, batches)
+    return figures
+
+
+_in_bits = {"log_likelihood": "bits_per_dim", "elbo": "elbo_bits_per_dim", "iwae": "iwae_bits_per_dim"}
+
+
+def _bits_per_dim(estimate: Estimate, spec: DataSpec) -> Estimate:
+    at_zero, at_one = spec.bits_per_dim(0.0), spec.bits_per_dim(1.0)
+    assert at_zero is not None
+    assert at_one is not None
+    return estimate.scaled(at_one - at_zero, at_zero, "bits/dim")
+
+
+def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> Batches:
+    return dataset.batches(batch_size, split, shuffle=False, only=accepted_columns(model, list(dataset.split(split))))
+
+
+def _roles(model: Program, batches: Batches) -> Roles:
+    device = next((p.device for module in modules_of(model).values() for p in module.parameters()), None)
+    first = {name: column.to(device) for name, column in next(iter(batches)).items()}
+    with rehearsal(modules_of(model).values()), evaluating(model):
+        sites = poutine.trace(model).get_trace(**first).nodes
+    hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
+    observed = [name for name in first if any(is_data(s) and s["value"] is first[name] for s in sites.values())]
+    return Roles(observed, bool(hidden))

@@ -1,0 +1,232 @@
+"""What the command line does, one function a command; each returns what ``--json`` prints."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+from torch import Tensor
+
+from pyrogen import catalogue, pictures
+from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
+from pyrogen.card import accepted_columns, bound, evaluate
+from pyrogen.data import Dataset
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.evaluation import evaluating
+from pyrogen.files import translate_errors, write_file
+from pyrogen.fitting import fit
+from pyrogen.loading import load
+from pyrogen.programs import simulate
+from pyrogen.recipe import Programs, Recipe
+from pyrogen.report import write_report
+from pyrogen.runs import Run
+from pyrogen.spec import DataSpec
+
+__all__ = ["COMMANDS", "Result"]
+
+
+class Result:
+    """What a command has to say: plain JSON, lines for a person, and an exit code."""
+
+    def __init__(self, values: Mapping[str, Any], lines: Sequence[str], as_json: bool, exit_code: int = 0) -> None:
+        self.values, self.lines, self.as_json, self.exit_code = values, lines, as_json, exit_code
+
+    def print(self) -> None:
+        """Print one JSON object, or the lines, on stdout."""
+        print(json.dumps(self.values) if self.as_json else "\n".join(self.lines))
+
+
+def say(message: str) -> None:
+    """Tell the person on stderr."""
+    print(message, file=sys.stderr)
+
+
+def list_(arguments: Sequence[str]) -> Result:
+    """List the models, objectives and data sets that are installed."""
+    parser = make_parser("list", str(list_.__doc__))
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    plural = {"model": "models", "objective": "objectives", "data": "data"}
+    found = {plural[kind]: {n: catalogue.describe(kind, n) for n in catalogue.names(kind)} for kind in plural}
+    lines = []
+    for group, entries in found.items():
+        lines += [f"{group}:", *(f"  {name:<22} {text}" for name, text in entries.items()), ""]
+    return Result(found, lines[:-1], options["json"])
+
+
+def train(arguments: Sequence[str]) -> Result:
+    """Fit a model to data, and keep everything in a run directory."""
+    recipe, options = parse_recipe(arguments)
+    out = Path(options["out"] or f"runs/{recipe.model.name}-{Path(recipe.data.name).name}")
+    dataset = recipe.dataset()
+    say(dataset.describe())
+    programs = recipe.programs(dataset.spec)
+    run = Run.create(out, recipe.to_json(dataset), overwrite=options["overwrite"])
+    return _drive(recipe, dataset, programs, run, options["json"], resume=False)
+
+
+def resume(arguments: Sequence[str]) -> Result:
+    """Go on with a run that was stopped, bit for bit as if it had not been."""
+    parser = make_parser("resume", str(resume.__doc__))
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("--device", type=str, default=None, help="auto, cpu, cuda or mps (default: as before)")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    run = Run.open(options["run"])
+    recipe = Recipe.from_json(run.manifest)
+    if options["device"] is not None:
+        recipe = recipe.on(device_of(options["device"]))
+    dataset = same_dataset(recipe, run)
+    return _drive(recipe, dataset, recipe.programs(dataset.spec), run, options["json"], resume=True)
+
+
+def _drive(recipe: Recipe, dataset: Dataset, programs: Programs, run: Run, as_json: bool, resume: bool) -> Result:
+    training = recipe.fit(dataset, programs)
+    per_epoch = len(dataset.batches(recipe.training.batch_size))
+    validate: Callable[[], tuple[str, float]] | None = None
+    if len(dataset.validation["x"]):
+        validate = partial(_validated, programs, dataset)
+    outcome = fit(
+        training,
+        run,
+        validate=validate,
+        evaluate_every=recipe.training.evaluate_every or max(100, per_epoch),
+        log_every=recipe.training.log_every,
+        patience=recipe.training.patience,
+        per_datum=True,
+        resume=resume,
+        show_progress=True,
+    )
+    best = "" if outcome.best is None else f", best validation figure {outcome.best:.4f} nats"
+    line = f"{run.path}: {outcome.reason} at step {outcome.step:,}{best}"
+    if outcome.exit_code:
+        say(f"{line}; go on with `pyrogen resume {run.path}`")
+    values = {"run": str(run.path), "step": outcome.step, "reason": outcome.reason, "best": outcome.best}
+    return Result(values, [line], as_json, outcome.exit_code)
+
+
+def _validated(programs: Programs, dataset: Dataset) -> tuple[str, float]:
+    name, estimate = bound(*programs, dataset, "validation")
+    return name, estimate.value
+
+
+def same_dataset(recipe: Recipe, run: Run) -> Dataset:
+    """Load a run's data, and refuse others than it was fitted to.
+
+    Raises:
+        ProgramError: where they changed, with what they were and are.
+    """
+    dataset = recipe.dataset()
+    fingerprint = dataset.fingerprint()
+    if fingerprint != run.manifest["fingerprint"]:
+        raise ProgramError(
+            f"the data {recipe.data.name!r} are not those that {run.path} was fitted to: their fingerprint was "
+            f"{run.manifest['fingerprint'][:16]}… with {run.manifest['spec']}, and is {fingerprint[:16]}… with "
+            f"{dataset.spec.to_json()}. Bring the old data back, or start a new run."
+        )
+    return dataset
+
+
+def sample(arguments: Sequence[str]) -> Result:
+    """Draw from a fitted model, into a .npz, .npy or .png file."""
+    parser = make_parser("sample", str(sample.__doc__))
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("-n", "--number", type=int, default=100, help="how many")
+    parser.add_argument("--out", type=str, default=None, help="the file (default: RUN/samples.npz)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    run = Run.open(options["run"])
+    out = Path(options["out"] or run.path / "samples.npz")
+    if out.suffix not in WRITERS:
+        raise UsageError(f"samples are written to {', '.join(WRITERS)} files, found {out.name!r}")
+    if options["number"] < 1:
+        raise UsageError(f"the number of samples must be at least 1, found {options['number']}")
+    recipe = Recipe.from_json(run.manifest)
+    programs = load(run, device=device_of(options["device"]))
+    if not accepted_columns(programs.model, ["size"]):
+        raise UsageError(f"{recipe.model.name} does not generate without data: its model has no argument `size`")
+    pyro.set_rng_seed(options["seed"])
+    with evaluating(*programs):
+        draws = simulate(programs.model, size=options["number"])
+    with translate_errors(out, "write"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, WRITERS[out.suffix]({name: value.cpu() for name, value in draws.items()}, run))
+    shapes = {name: list(value.shape) for name, value in draws.items()}
+    return Result({"out": str(out), "sites": shapes}, [f"{out}: {options['number']:,} draws"], options["json"])
+
+
+def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in draws.items()}
+    return _saved(partial(np.savez_compressed, **arrays))
+
+
+def _npy(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    return _saved(lambda file: np.save(file, draws["x"].numpy(), allow_pickle=False))
+
+
+def _png(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    spec = DataSpec.from_json(run.manifest["spec"])
+    if len(spec.shape) != 3:
+        raise UsageError(f"only images can be written to .png, and these data have shape {spec.shape}; use .npz")
+    return pictures.image_grid(draws["x"], spec, columns=max(1, round(len(draws["x"]) ** 0.5)))
+
+
+def _saved(save: Callable[[BytesIO], Any]) -> bytes:
+    buffer = BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+WRITERS: dict[str, Callable[[Mapping[str, Tensor], Run], bytes]] = {".npz": _npz, ".npy": _npy, ".png": _png}
+
+
+def evaluate_(arguments: Sequence[str]) -> Result:
+    """Measure a fitted model on held-out data: bounds in nats and bits/dim, accuracy, each with its error bar."""
+    parser = make_parser("evaluate", str(evaluate_.__doc__))
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    parser.add_argument("--num_particles", type=int, default=100, help="of the importance-weighted bound")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    run = Run.open(options["run"])
+    recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
+    dataset = same_dataset(recipe, run)
+    programs = load(run, device=recipe.device)
+    pyro.set_rng_seed(recipe.seed)
+    figures = evaluate(*programs, dataset, options["split"], options["num_particles"])
+    values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
+    write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())
+    lines = [f"{'figure':<22} {'value':>12} {'± s.e.':>10}  unit"]
+    for name, estimate in figures.items():
+        stderr = "" if estimate.stderr is None else f"{estimate.stderr:.4f}"
+        particles = f" ({estimate.num_particles} particles)" if estimate.num_particles else ""
+        lines.append(f"{name:<22} {estimate.value:>12.4f} {stderr:>10}  {estimate.unit}{particles}")
+    return Result(values, lines, options["json"])
+
+
+def report(arguments: Sequence[str]) -> Result:
+    """Write a run's report.html: curves, figures, samples, reconstructions, settings."""
+    parser = make_parser("report", str(report.__doc__))
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    page = write_report(options["run"])
+    return Result({"report": str(page)}, [str(page)], options["json"])
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], Result]] = {
+    "list": list_,
+    "train": train,
+    "resume": resume,
+    "sample": sample,
+    "evaluate": evaluate_,
+    "report": report,
+}

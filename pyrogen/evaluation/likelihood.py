@@ -1,0 +1,92 @@
+"""Likelihoods and their bounds, in nats per datum; higher is better."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyrogen.evaluation.estimate import Estimate, mean
+from pyrogen.parameters import modules_of
+from pyrogen.programs import log_weights, renyi_bound
+from pyrogen.traces import Program
+
+__all__ = ["elbo", "iwae", "log_likelihood"]
+
+Batches = Iterable[Mapping[str, Tensor]]
+
+ROWS = 20_000
+"""Data times particles in one pass of the programs: a bound on memory."""
+
+
+def elbo(model: Program, guide: Program | None, batches: Batches, num_particles: int = 10) -> Estimate:
+    r"""Estimate the evidence lower bound per datum.
+
+    .. math:: \frac{1}{N} \sum_n \mathbb{E}_{q(z \mid x_n)}[\log p(x_n, z) - \log q(z \mid x_n)]
+
+    The programs run in ``eval`` mode and *sample*: a posterior mean in the place of draws gives no bound.
+
+    Args:
+        batches: dicts of keyword arguments for the programs.
+        num_particles: draws of the guide for each datum.
+    """
+    values = over(batches, lambda batch: _log_weights(model, guide, batch, num_particles).mean(0), model, guide)
+    return mean(values, "nats", num_particles)
+
+
+def iwae(model: Program, guide: Program | None, batches: Batches, num_particles: int = 100) -> Estimate:
+    r"""Estimate the importance-weighted bound per datum, which tends to :math:`\log p(x)` as :math:`K` grows.
+
+    .. math:: \frac{1}{N} \sum_n \log \frac{1}{K} \sum_k \frac{p(x_n, z_k)}{q(z_k \mid x_n)}
+
+    Args:
+        batches: dicts of keyword arguments for the programs.
+        num_particles: :math:`K`.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+    """
+    values = over(batches, lambda batch: renyi_bound(_log_weights(model, guide, batch, num_particles)), model, guide)
+    return mean(values, "nats", num_particles)
+
+
+def log_likelihood(model: Program, batches: Batches) -> Estimate:
+    r"""Average the exact :math:`\log p(x)` or :math:`\log p(y \mid x)` of a model without latents to integrate out.
+
+    Raises:
+        ProgramError: where the model has a latent site that is not enumerated.
+    """
+    values = over(batches, lambda batch: _log_weights(model, None, batch, 1)[0], model)
+    return mean(values, "nats")
+
+
+@contextmanager
+def evaluating(*programs: Any) -> Iterator[None]:
+    """Put the programs' modules into ``eval`` mode for the body, without gradients and validation."""
+    modules = [inner for module in modules_of(*programs).values() for inner in module.modules()]
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        with torch.no_grad(), pyro.validation_enabled(False):
+            yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def over(batches: Batches, values: Callable[[dict[str, Tensor]], Tensor], *programs: Any) -> Tensor:
+    """Concatenate what a function makes of each batch, with the programs in ``eval`` mode and data on their device."""
+    device = next((p.device for module in modules_of(*programs).values() for p in module.parameters()), None)
+    with evaluating(*programs):
+        return torch.cat([values({name: x.to(device) for name, x in batch.items()}).cpu() for batch in batches])
+
+
+def _log_weights(model: Program, guide: Program | None, batch: Mapping[str, Tensor], num_particles: int) -> Tensor:
+    rows = max((len(column) for column in batch.values()), default=1)
+    at_once = max(1, min(num_particles, ROWS // rows))
+    counts = [at_once] * (num_particles // at_once) + ([num_particles % at_once] if num_particles % at_once else [])
+    columns: dict[str, Any] = dict(batch)
+    return torch.cat([log_weights(model, guide, num_particles=count, **columns) for count in counts])

@@ -1,0 +1,99 @@
+"""Fitted programs back from a run directory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyrogen.errors import CorruptCheckpointError
+from pyrogen.parameters import live_state, program_parameters, take_state
+from pyrogen.recipe import Programs, Recipe
+from pyrogen.rehearsal import rehearsal
+from pyrogen.runs import Run
+from pyrogen.spec import DataSpec
+from pyrogen.traces import Program, nothing
+
+__all__ = ["load"]
+
+DTYPES = {
+    str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
+}
+
+
+def load(
+    run: str | Path | Run,
+    model: Program | None = None,
+    guide: Program | None = None,
+    *,
+    step: int | None = None,
+    device: str = "cpu",
+) -> Programs:
+    """Return the programs of a run with the parameters that were fitted.
+
+    Args:
+        run: a run directory.
+        model: for a run of the user's own programs: the model, built as it was for the fit. Its parameters, those of
+            ``pyro.param`` and ``pyro.module`` included, take the saved values.
+        guide: likewise.
+        step: which checkpoint; if not given, the best one by validation, or else the newest. Where a moving average of
+            the parameters was kept, it is what is loaded.
+        device: where the programs shall be (for programs of the catalogue).
+
+    Raises:
+        MissingInputError: where there is no such run or checkpoint.
+        CorruptCheckpointError: where it is damaged.
+        ProgramError: where the saved parameters belong to other programs, with the differences.
+
+    Example:
+        >>> import tempfile, pyrogen, pyro.distributions as dist
+        >>> def model(): pyro.sample("x", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0), obs=torch.tensor(2.0))
+        >>> run = pyrogen.Run.create(tempfile.mkdtemp(), {"note": "my own model"})
+        >>> sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.5)
+        >>> objective = pyrogen.MaximumLikelihood()
+        >>> outcome = pyrogen.fit(pyrogen.train(objective, model, None, None, sgd, num_steps=9), run)
+        >>> pyro.clear_param_store()
+        >>> _ = load(run.path, model)
+        >>> round(pyro.param("loc").item(), 2)
+        2.0
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    if model is None:
+        recipe = Recipe.from_json(run.manifest)
+        model, guide = recipe.on(device).programs(DataSpec.from_json(run.manifest["spec"]))
+    checkpoint = run.restore(step, best=step is None and run.has_best())
+    try:
+        state = checkpoint.tree["training"]
+        saved = dict(state["programs"]) | dict(state["player"]["average"])
+        example = state["example"]
+    except (TypeError, KeyError) as error:
+        raise CorruptCheckpointError(
+            f"checkpoint {checkpoint.step} of {run.path} does not hold a training's state ({error}); save "
+            f"{{'training': training.state_dict()}}, as pyrogen.fit does"
+        ) from error
+    parameters = _created(model, guide, example)
+    take_state(live_state((model, guide), parameters), saved)
+    return Programs(model, guide)
+
+
+def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Run the programs once on zeros of the right shape, so that autoguides and functions make their parameters."""
+    args = [_zeros(value) for value in example["args"]]
+    kwargs = {name: _zeros(value) for name, value in example["kwargs"].items()}
+
+    def run() -> Tensor:
+        guide_trace = poutine.trace(guide or nothing).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+        return guide_trace.log_prob_sum() + model_trace.log_prob_sum()
+
+    with rehearsal(), pyro.validation_enabled(False):
+        return program_parameters((model, guide), run)[0]
+
+
+def _zeros(value: Any) -> Any:
+    if isinstance(value, dict):
+        return torch.zeros(value["shape"], dtype=DTYPES[value["dtype"]])
+    return value

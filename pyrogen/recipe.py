@@ -1,0 +1,230 @@
+"""All that is needed to build a fit again: names and plain settings."""
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyro
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from pyrogen import catalogue
+from pyrogen.card import accepted_columns
+from pyrogen.data import Dataset, from_path
+from pyrogen.errors import CorruptCheckpointError, UsageError
+from pyrogen.inference import Objective, Training, train
+from pyrogen.parameters import owners
+from pyrogen.spec import DataSpec
+from pyrogen.traces import Program
+
+__all__ = ["Named", "Programs", "Recipe", "Settings", "versions"]
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+
+
+class Programs(NamedTuple):
+    """A model and its guide."""
+
+    model: Program
+    guide: Program | None
+
+
+@dataclass(frozen=True)
+class Named:
+    """Something of the catalogue (or, for data, a path) and its settings."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        steps: number of steps; overrides epochs.
+        epochs: number of passes over the training data.
+        batch_size: data in a batch.
+        optimizer: adam, adamw or sgd.
+        learning_rate: its learning rate.
+        critic_learning_rate: that of the critic, where the objective has one; the same if not given.
+        schedule: constant, or cosine: down to zero at the end.
+        clip_norm: scale gradients down to this norm.
+        ema: decay of a moving average of the parameters, which is then what is evaluated.
+        evaluate_every: steps between evaluations and checkpoints; an epoch, and at least a hundred, if not given.
+        log_every: steps between lines of metrics.jsonl.
+        patience: stop after that many evaluations without a better one.
+    """
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = 128
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    critic_learning_rate: float | None = None
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip_norm: float | None = None
+    ema: float | None = None
+    evaluate_every: int | None = None
+    log_every: int = 20
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "epochs", "batch_size", "evaluate_every", "log_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, found {value}")
+        for name in ("learning_rate", "critic_learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and isfinite(value)):
+                raise UsageError(f"{name} must be positive and finite, found {value}")
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise UsageError(f"ema must be in [0, 1), found {self.ema}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Names, settings and a seed, which together determine a fit on one kind of machine.
+
+    Attributes:
+        model: a name of the catalogue, with settings.
+        objective: likewise.
+        data: likewise; a name that holds a path separator, or exists, is a path.
+        training: how to train.
+        seed: of the data's splits, the initial values and the noise.
+        device: where to run: cpu, cuda, mps.
+    """
+
+    model: Named
+    objective: Named
+    data: Named
+    training: Settings = Settings()
+    seed: int = 0
+    device: str = "cpu"
+
+    def dataset(self) -> Dataset:
+        """Load the data.
+
+        Raises:
+            PyrogenError: where they are unknown, missing or unfit.
+        """
+        settings = {"seed": self.seed} | self.data.settings
+        if is_path(self.data.name):
+            return from_path(self.data.name, **settings)
+        return catalogue.find("data", self.data.name)(**settings)
+
+    def command(self, out: Path) -> str:
+        """Return the command that makes the run again."""
+        words = ["pyrogen train", self.model.name, "--data", self.data.name, "--objective", self.objective.name]
+        options = {**self.model.settings, **self.objective.settings, **self.data.settings, **asdict(self.training)}
+        for name, value in (options | {"seed": self.seed}).items():
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", json.dumps(value).replace(" ", "").strip('"')]
+        return shlex.join(words).replace("'pyrogen train'", "pyrogen train") + f" --out {shlex.quote(str(out))}"
+
+    def on(self, device: str) -> "Recipe":
+        """Return the recipe for another device."""
+        return replace(self, device=device)
+
+    def programs(self, spec: DataSpec) -> Programs:
+        """Build the model and its guide with fresh parameters, by the seed, on the device."""
+        pyro.set_rng_seed(self.seed)
+        model, guide = catalogue.find("model", self.model.name)(spec, **self.model.settings)
+        for module in owners(model, guide).values():
+            module.to(self.device)
+        return Programs(model, guide)
+
+    def objective_for(self, programs: Programs, example: Mapping[str, Tensor]) -> Objective:
+        """Build the objective for programs and an example batch, on the device."""
+        factory = catalogue.find("objective", self.objective.name)
+        return factory(programs.model, programs.guide, example, **self.objective.settings).to(self.device)
+
+    def fit(self, dataset: Dataset, programs: Programs) -> Training:
+        """Prepare the training of programs on data."""
+        settings = self.training
+        columns = accepted_columns(programs.model, list(dataset.train))
+        batches = dataset.batches(settings.batch_size, only=columns)
+        example = {name: column[: settings.batch_size] for name, column in dataset.eval_columns("validation").items()}
+        objective = self.objective_for(programs, {name: example[name] for name in columns})
+        has_critic = any(p.requires_grad for p in objective.parameters())
+        num_steps = self.num_steps(len(batches))
+        schedule = partial(_cosine, num_steps=num_steps) if settings.schedule == "cosine" else None
+        make = OPTIMIZERS[settings.optimizer]
+        critic_rate = settings.critic_learning_rate or settings.learning_rate
+        return train(
+            objective,
+            programs.model,
+            programs.guide,
+            batches,
+            partial(make, lr=settings.learning_rate),
+            partial(make, lr=critic_rate) if has_critic else None,
+            num_steps=num_steps,
+            scheduler=schedule,
+            critic_scheduler=schedule if has_critic else None,
+            clip_norm=settings.clip_norm,
+            ema=settings.ema,
+            device=self.device,
+            validate=False,
+        )
+
+    def num_steps(self, batches_per_epoch: int) -> int:
+        """Return how many steps the training takes: by steps, by epochs, or else twenty epochs."""
+        if self.training.steps is not None:
+            return self.training.steps
+        return (self.training.epochs or 20) * batches_per_epoch
+
+    def to_json(self, dataset: Dataset) -> dict[str, Any]:
+        """Return the manifest of a run: the recipe, what the data were found to be, and the versions in use."""
+        return asdict(self) | {
+            "kind": "recipe",
+            "spec": dataset.spec.to_json(),
+            "fingerprint": dataset.fingerprint(),
+            "versions": versions(),
+        }
+
+    @classmethod
+    def from_json(cls, manifest: Mapping[str, Any]) -> "Recipe":
+        """Read a recipe from a run's manifest.
+
+        Raises:
+            CorruptCheckpointError: where the manifest holds none.
+        """
+        if manifest.get("kind") != "recipe":
+            raise CorruptCheckpointError(
+                "this run was made by a program of its own, not by `pyrogen train`: load it with "
+                "pyrogen.load(run, model=..., guide=...)"
+            )
+        known = {entry.name for entry in fields(Settings)}
+        if unknown := set(manifest["training"]) - known:
+            raise CorruptCheckpointError(f"the manifest has unknown training settings: {', '.join(sorted(unknown))}")
+        model, objective, data = (Named(**manifest[key]) for key in ("model", "objective", "data"))
+        settings = Settings(**manifest["training"])
+        return cls(model, objective, data, settings, seed=manifest["seed"], device=manifest["device"])
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a data name is a path: one with a separator or a suffix, and not of the catalogue."""
+    return name not in catalogue.names("data") and any(mark in name for mark in "/\\.~")
+
+
+def _cosine(optimizer: torch.optim.Optimizer, num_steps: int) -> LRScheduler:
+    return CosineAnnealingLR(optimizer, num_steps)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a figure may depend on."""
+    packages = ("pyrogen-ppl", "torch", "pyro-ppl", "numpy", "zuko", "scikit-learn")
+    return {"python": platform.python_version(), "platform": sys.platform} | {p: version(p) for p in packages}
