@@ -35,7 +35,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
     """
     arguments = [re.sub(r"^--[\w.-]+", lambda m: "--" + m[0][2:].replace("-", "_"), word) for word in arguments]
     try:
-        return vars(parser.parse_args(arguments))
+        return dict(parser.parse_args(arguments).items())
     except ArgumentError as error:
         message = " ".join(str(error).split())
         unknown = re.findall(r"--([\w.]+)", message) if "nrecognized arguments" in message else []
@@ -127,7 +127,7 @@ def _factories(names: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
 
 
 def _add(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict[str, str]:
-    """Add a factory's settings as options; one whose name is taken is called ``--KIND.NAME``.
+    """Add a factory's settings as options; one whose name is taken is called ``--KIND_settings.NAME``.
 
     Returns:
         Each setting's key among the parsed values.
@@ -137,10 +137,11 @@ def _add(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict
     settings = [p.name for p in parameters if p.name not in given and p.kind is not Parameter.VAR_KEYWORD]
     taken = {name for name in settings if f"--{name}" in parser._option_string_actions}
     parser.add_function_arguments(factory, as_positional=False, skip=given | taken)
+    group = f"{kind}_settings"
     if taken:
         free = set(settings) - taken
-        parser.add_function_arguments(factory, kind, as_positional=False, skip=given | free)
-    return {name: f"{kind}.{name}" if name in taken else name for name in settings}
+        parser.add_function_arguments(factory, group, as_positional=False, skip=given | free)
+    return {name: f"{group}.{name}" if name in taken else name for name in settings}
 
 
 def _plain(value: Any) -> Any:

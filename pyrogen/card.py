@@ -13,8 +13,8 @@ from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
+from pyrogen.sites import Program, is_data, is_latent
 from pyrogen.spec import DataSpec
-from pyrogen.traces import Program, is_data, is_latent
 
 __all__ = ["accepted_columns", "bound", "evaluate"]
 

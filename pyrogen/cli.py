@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if words else UsageError.exit_code
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _warn
             result = _command(words[0])(words[1:])
             with translate_errors("stdout", "write"):

@@ -14,8 +14,8 @@ from pyrogen.parameters import live_state, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
+from pyrogen.sites import Program, nothing
 from pyrogen.spec import DataSpec
-from pyrogen.traces import Program, nothing
 
 __all__ = ["load"]
 

@@ -115,29 +115,35 @@ def program_parameters(programs: Iterable[Any], run: Callable[[], Tensor]) -> tu
     """
     programs = tuple(programs)
     stored = set(get_param_store().keys())
-    known = {id(p) for module in owners(*programs).values() for p in module.parameters()}
+    before = {id(p): p for module in modules_of(*programs).values() for p in module.parameters()}
+    frozen = [p for p in before.values() if not p.requires_grad]
     with poutine.trace(param_only=True) as capture:
-        loss = run()
-    own: dict[str, Tensor] = {
-        f"{name}.{key}": p
-        for name, module in owners(*programs).items()
-        for key, p in module.named_parameters()
-        if p.requires_grad
-    }
-    _refuse_adopted(programs, stored, known)
-    held = {id(p) for p in own.values()}
+        try:
+            loss = run()
+        except RuntimeError:
+            # torch says that devices differ, but not whose they are.
+            sites = {n: site["value"] for n, site in capture.trace.nodes.items() if site["type"] == "param"}
+            check_one_device(*programs, others=sites)
+            raise
+    for p in frozen:
+        p.requires_grad_(False)  # Pyro's store turns gradients on for whatever it is shown
+    _refuse_adopted(programs, stored, set(before))
+    named: dict[str, Tensor] = {}
+    for owner, module in owners(*programs).items():
+        named.update((f"{owner}.{key}", parameter) for key, parameter in module.named_parameters())
     reached = {id(leaf) for leaf in leaves(loss)}
+    held = {id(p) for p in named.values()}
     for name, site in capture.trace.nodes.items():
         if site["type"] != "param" or not isinstance(site["value"], Tensor):
             continue
         value = site["value"]
-        p = value.unconstrained() if hasattr(value, "unconstrained") else value
+        tensor = value.unconstrained() if hasattr(value, "unconstrained") else value
         # A store may still hold a same-named module's parameters of an earlier fit: this loss does not reach them.
-        stale = name in stored and id(p) not in reached
-        if p.requires_grad and id(p) not in held and not stale:
-            own[f"param.{name}"] = p
-            held.add(id(p))
-    return own, loss
+        stale = name in stored and id(tensor) not in reached
+        if id(tensor) not in held and not stale:
+            named[f"param.{name}"] = tensor
+            held.add(id(tensor))
+    return {name: p for name, p in named.items() if p.requires_grad}, loss
 
 
 def _refuse_adopted(programs: tuple[Any, ...], stored: set[str], known: set[int]) -> None:
@@ -173,35 +179,45 @@ def leaves(*outputs: Tensor) -> list[Tensor]:
     return found
 
 
-def check_held(loss: Tensor, held: Iterable[Tensor], programs: Iterable[Any], holder: str) -> None:
+def check_held(loss: Tensor, parameters: Mapping[str, Tensor], held: Iterable[Tensor], programs: Iterable[Any]) -> None:
     """Refuse a parameter that the loss depends on and nobody would update.
+
+    Args:
+        parameters: those of the programs by name, from :func:`program_parameters`.
+        held: those that an optimiser holds.
 
     Raises:
         ProgramError: that names the parameter and the ways to hold or to freeze it.
     """
     ids = {id(p) for p in held}
+    names = {id(p): name for name, p in parameters.items()}
     for leaf in leaves(loss):
-        if id(leaf) not in ids and isinstance(leaf, nn.Parameter):
-            name = next(
-                (f"{name}.{key}" for name, module in modules_of(*programs).items()
-                 for key, p in module.named_parameters() if p is leaf),
-                "a parameter",
-            )  # fmt: skip
-            raise ProgramError(
-                f"the loss depends on {name} of shape {tuple(leaf.shape)}, which {holder} does not hold: it would "
-                f"never be fitted. Register its module with pyro.module(...) inside the program or make it part of a "
-                f"module that is the program; pass it to the optimiser; or freeze it with requires_grad_(False)."
-            )
+        if id(leaf) in ids or not leaf.requires_grad or not (isinstance(leaf, nn.Parameter) or id(leaf) in names):
+            continue
+        within = (
+            f"{name}.{key}"
+            for name, module in modules_of(*programs).items()
+            for key, p in module.named_parameters()
+            if p is leaf
+        )
+        raise ProgramError(
+            f"the loss depends on {names.get(id(leaf)) or next(within, 'a parameter')} of shape {tuple(leaf.shape)}, "
+            f"which the optimiser does not hold: it would never be fitted. Register its module with pyro.module(...) "
+            f"inside the program or make it part of a module that is the program; pass it to the optimiser; or freeze "
+            f"it with requires_grad_(False)."
+        )
 
 
-def check_one_device(parameters: dict[str, Tensor], device: torch.device) -> None:
-    """Refuse parameters on more than one device, by name."""
-    for name, p in parameters.items():
-        if p.device != device:
-            raise ProgramError(
-                f"{name} is on {p.device}, but the first parameter is on {device}. Move all programs and the "
-                f"objective to one device with .to({str(device)!r})."
-            )
+def check_one_device(*programs: Any, others: Mapping[str, Tensor] | None = None) -> torch.device | None:
+    """Return the device of the programs' modules and other tensors, and refuse more than one, by name."""
+    tensors = dict(others or {})
+    for name, module in modules_of(*programs).items():
+        tensors |= {f"{name}.{key}": tensor for key, tensor in (*module.named_parameters(), *module.named_buffers())}
+    found = {tensor.device: name for name, tensor in tensors.items()}
+    if len(found) > 1:
+        where = ", ".join(f"{name} is on {device}" for device, name in found.items())
+        raise ProgramError(f"{where}. Move all programs, parameters and the objective to one device with .to(...).")
+    return next(iter(found), None)
 
 
 def live_state(programs: Iterable[Any], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,19 +10,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.traces import (
-    PARTICLES,
-    Program,
-    Structure,
-    Term,
-    Traces,
-    guide_terms,
-    model_terms,
-    nothing,
-    sample_sites,
-    structure,
-    trace_pair,
-)
+from pyrogen.sites import PARTICLES, Program, nothing, sample_sites
+from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, trace_pair
 
 __all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "simulate"]
 
@@ -160,10 +149,9 @@ def log_weights(
         (torch.Size([5, 2]), True)
     """
     guide = nothing if guide is None else guide
-    shape = structure(model, guide, *args, **kwargs)
-    if max_plate_nesting is not None:
-        shape = Structure(max_plate_nesting, shape.enumerates)
-    traces = trace_pair(model, guide, args, kwargs, num_particles, shape)
+    if max_plate_nesting is None:
+        max_plate_nesting = plate_nesting(model, guide, *args, **kwargs)
+    traces = trace_pair(model, guide, args, kwargs, num_particles, max_plate_nesting)
     return importance(traces).log_weights
 
 

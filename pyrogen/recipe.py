@@ -23,8 +23,8 @@ from pyrogen.data import Dataset, from_path
 from pyrogen.errors import CorruptCheckpointError, UsageError
 from pyrogen.inference import Objective, Training, train
 from pyrogen.parameters import owners
+from pyrogen.sites import Program
 from pyrogen.spec import DataSpec
-from pyrogen.traces import Program
 
 __all__ = ["Named", "Programs", "Recipe", "Settings", "versions"]
 
@@ -169,8 +169,8 @@ class Recipe:
             programs.model,
             programs.guide,
             batches,
-            partial(make, lr=settings.learning_rate),
-            partial(make, lr=critic_rate) if has_critic else None,
+            partial(make, lr=settings.learning_rate, fused=True),
+            partial(make, lr=critic_rate, fused=True) if has_critic else None,
             num_steps=num_steps,
             scheduler=schedule,
             critic_scheduler=schedule if has_critic else None,

@@ -67,7 +67,8 @@ class DiscretizedLogistic(TorchDistribution):
         upper, lower = (centred + half) / self.scale, (centred - half) / self.scale
         below = -softplus(-upper)
         above = -softplus(lower)
-        inside = below + above + torch.log(-torch.expm1(lower - upper))
+        # The bin's width is taken as such: the difference of two far edges would round to zero.
+        inside = below + above + torch.log(-torch.expm1(-2 * half / self.scale))
         return torch.where(value < 0.5, below, torch.where(value > self.levels - 1.5, above, inside))
 
     @property

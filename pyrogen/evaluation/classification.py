@@ -6,7 +6,7 @@ from torch import Tensor
 from pyrogen.errors import ProgramError
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.likelihood import Batches, over
-from pyrogen.traces import Program
+from pyrogen.sites import Program
 
 __all__ = ["accuracy"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.parameters import modules_of
 from pyrogen.programs import log_weights, renyi_bound
-from pyrogen.traces import Program
+from pyrogen.sites import Program
 
 __all__ = ["elbo", "iwae", "log_likelihood"]
 

@@ -9,7 +9,7 @@ from pyro import poutine
 from pyrogen.inference.objective import or_nothing
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.traces import Program
+from pyrogen.sites import Program
 
 __all__ = ["site_table"]
 

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.elbo import ELBO
-from pyrogen.inference.objective import Objective, StructureCache, or_nothing
-from pyrogen.traces import Program, guide_terms, is_data, model_terms, total, trace_pair
+from pyrogen.inference.objective import Objective, PlateNesting, or_nothing
+from pyrogen.sites import Program, is_data, is_latent
+from pyrogen.traces import guide_terms, model_terms, total, trace_pair_from_model
 
 __all__ = ["ForwardKL", "ReverseKL"]
 
@@ -74,13 +75,19 @@ class ForwardKL(Objective):
         if num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, found {num_particles}")
         self.num_particles = num_particles
-        self.structure = StructureCache(max_plate_nesting)
+        self.nesting = PlateNesting(max_plate_nesting)
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the divergence in nats; its gradient reaches the guide alone."""
         guide = or_nothing(guide)
-        shape = self.structure(model, guide, *args, **kwargs)
-        traces = trace_pair(model, guide, args, kwargs, self.num_particles, shape, draw_from_model=True)
+        nesting = self.nesting(model, guide, *args, **kwargs)
+        traces = trace_pair_from_model(model, guide, args, kwargs, self.num_particles, nesting)
+        for name, site in traces.guide.nodes.items():
+            if is_latent(site) and name not in traces.model.nodes:
+                raise ProgramError(
+                    f"ForwardKL scores the model's draws under the guide, which has the auxiliary site {name!r} to "
+                    f"be integrated out. Use a guide that samples the model's sites directly; AutoNormal does not."
+                )
         for name, site in traces.model.nodes.items():
             if is_data(site):
                 raise ProgramError(

@@ -14,8 +14,9 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.annealing import Annealing
-from pyrogen.inference.objective import Objective, Player, StructureCache, or_nothing
-from pyrogen.traces import Program, Term, Traces, guide_terms, is_latent, model_terms, sample_sites, total, trace_pair
+from pyrogen.inference.objective import Objective, PlateNesting, Player, or_nothing
+from pyrogen.sites import Program, is_latent, sample_sites
+from pyrogen.traces import Term, Traces, guide_terms, model_terms, total, trace_pair
 
 __all__ = ["ELBO"]
 
@@ -84,18 +85,18 @@ class ELBO(Objective):
         self.beta = beta
         self.analytic_kl = analytic_kl
         self.leave_one_out = leave_one_out
-        self.structure = StructureCache(max_plate_nesting)
+        self.nesting = PlateNesting(max_plate_nesting)
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative bound in nats, differentiable in the programs' parameters."""
         guide = or_nothing(guide)
-        shape = self.structure(model, guide, *args, **kwargs)
+        nesting = self.nesting(model, guide, *args, **kwargs)
         if self._is_tempered:
-            weight = self.beta() if isinstance(self.beta, Annealing) else self.beta
-            model, guide = Tempered(weight)(model), Tempered(weight)(guide)
+            tempered = Tempered(self.beta() if isinstance(self.beta, Annealing) else self.beta)
+            model, guide = tempered(model), tempered(guide)
         if self.vectorize_particles:
-            return self._loss(trace_pair(model, guide, args, kwargs, self.num_particles, shape))
-        losses = [self._loss(trace_pair(model, guide, args, kwargs, 1, shape)) for _ in range(self.num_particles)]
+            return self._loss(trace_pair(model, guide, args, kwargs, self.num_particles, nesting))
+        losses = [self._loss(trace_pair(model, guide, args, kwargs, 1, nesting)) for _ in range(self.num_particles)]
         return torch.stack(losses).mean()
 
     @property
@@ -114,7 +115,7 @@ class ELBO(Objective):
             return -_compute_dice_elbo(traces.model, traces.guide) / count
         divergences = _analytic_kls(traces) if self.analytic_kl and not traces.enumerates else {}
         plus, minus = _terms(traces, divergences)
-        elbo = total(plus) - total(minus) - total(list(divergences.values()))
+        elbo = total(plus, [*minus, *divergences.values()])
         surrogate = self._score_terms(traces, plus, minus, divergences)
         if surrogate is not None:
             elbo = elbo + (surrogate - surrogate.detach())
@@ -154,15 +155,21 @@ class ELBO(Objective):
 
 
 class Tempered(Messenger):
-    """Scale the log-probability of every latent site."""
+    """Scale the log-probability of every latent site; equal scales give the same object, so that they show as equal."""
 
     def __init__(self, weight: float | Tensor) -> None:
         super().__init__()
         self.weight = weight
+        self.scales: dict[float, float | Tensor] = {}
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if is_latent(msg):
-            msg["scale"] = msg["scale"] * self.weight
+        if not is_latent(msg):
+            return
+        scale = msg["scale"]
+        if isinstance(scale, Tensor):
+            msg["scale"] = scale * self.weight
+        else:
+            msg["scale"] = self.scales.setdefault(scale, scale * self.weight)
 
 
 def _refuse_tempered_marginals(traces: Traces) -> None:

@@ -6,7 +6,7 @@ from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.renyi import IWAE, Renyi
-from pyrogen.traces import Program
+from pyrogen.sites import Program
 
 __all__ = ["elbo", "iwae", "maximum_likelihood", "renyi"]
 

@@ -63,8 +63,14 @@ class Feed:
         return _as_arguments(batch, device)
 
     def _begin(self) -> None:
-        self.start = get_rng_state()
+        self.start = {"rng": get_rng_state(), "own": [generator.get_state() for generator in self._own_generators()]}
         self.iterator = iter(self.batches or ())
+
+    def _own_generators(self) -> list[torch.Generator]:
+        """List the generators that a ``DataLoader`` or its sampler may shuffle by instead of the global one."""
+        holders = (self.batches, getattr(self.batches, "sampler", None))
+        found = [getattr(holder, "generator", None) for holder in holders]
+        return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position."""
@@ -76,7 +82,9 @@ class Feed:
         self.iterator = None
         if self.batches is None or not self.start:
             return
-        set_rng_state(self.start)
+        set_rng_state(self.start["rng"])
+        for generator, value in zip(self._own_generators(), self.start["own"], strict=True):
+            generator.set_state(value)
         self.iterator = iter(self.batches)
         for _ in range(self.position):
             next(self.iterator)

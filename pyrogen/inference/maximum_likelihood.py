@@ -6,8 +6,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.inference.objective import Objective, StructureCache
-from pyrogen.traces import Program, is_latent, model_terms, nothing, total, trace_pair
+from pyrogen.inference.objective import Objective, PlateNesting
+from pyrogen.sites import Program, is_latent, nothing
+from pyrogen.traces import model_terms, total, trace_pair
 
 __all__ = ["MaximumLikelihood"]
 
@@ -38,19 +39,16 @@ class MaximumLikelihood(Objective):
 
     def __init__(self, max_plate_nesting: int | None = None) -> None:
         super().__init__()
-        self.structure = StructureCache(max_plate_nesting)
+        self.nesting = PlateNesting(max_plate_nesting)
         self.exact = Exact()
 
     def forward(self, model: Program, guide: Program | None = None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative log-likelihood in nats, summed over the data and scaled by plates."""
         if guide is not None:
             raise ProgramError("MaximumLikelihood needs no guide: pass guide=None, or use ELBO or IWAE with the guide.")
-        exact = self.exact(model)
-        traces = trace_pair(exact, nothing, args, kwargs, 1, self.structure(exact, nothing, *args, **kwargs))
-        terms = model_terms(traces)
-        if not terms:
-            raise ProgramError("MaximumLikelihood found no site in the model. Observe the data with obs=.")
-        return -total(terms)
+        nesting = self.nesting(model, nothing, *args, **kwargs)
+        traces = trace_pair(self.exact(model), nothing, args, kwargs, 1, nesting)
+        return -total(model_terms(traces))
 
 
 class Exact(Messenger):

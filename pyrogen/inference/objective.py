@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from pyrogen.traces import Program, Structure, nothing, structure
+from pyrogen.sites import Program, nothing
+from pyrogen.traces import plate_nesting
 
 __all__ = ["Objective", "Player"]
 
@@ -36,19 +37,18 @@ class Objective(nn.Module, ABC):
         """Do what follows a player's step: advance a schedule, clip weights, move a target network."""
 
 
-class StructureCache:
+class PlateNesting:
     """Remembers the plate nesting of the last pair of programs, so that only the first call rehearses them."""
 
     def __init__(self, max_plate_nesting: int | None) -> None:
         self.max_plate_nesting = max_plate_nesting
-        self.seen: tuple[Program, Program, Structure] | None = None
+        self.seen: tuple[Program, Program, int] | None = None
 
-    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Structure:
+    def __call__(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> int:
+        if self.max_plate_nesting is not None:
+            return self.max_plate_nesting
         if self.seen is None or self.seen[0] != model or self.seen[1] != guide:
-            found = structure(model, guide, *args, **kwargs)
-            if self.max_plate_nesting is not None:
-                found = Structure(self.max_plate_nesting, found.enumerates)
-            self.seen = (model, guide, found)
+            self.seen = (model, guide, plate_nesting(model, guide, *args, **kwargs))
         return self.seen[2]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -44,12 +45,13 @@ class Player:
         self.scheduler = None if scheduler is None else scheduler(self.optimizer)
         self.clip_norm = clip_norm
         self.ema = ema
+        self._detached = [p.detach() for p in self.parameters]
         self.average = [p.detach().clone() for p in self.parameters] if ema is not None else []
 
     def backward(self, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradients, clip them, and return their norm and whether loss and norm are finite."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=self.parameters)
+        loss.backward(inputs=[p for p in self.parameters if p.requires_grad])
         grads = [p.grad for p in self.parameters if p.grad is not None]
         norm = get_total_norm(grads)
         if self.clip_norm is not None:
@@ -57,23 +59,28 @@ class Player:
         return norm, torch.isfinite(loss.detach()) & torch.isfinite(norm)
 
     def step(self, finite: Tensor | None = None) -> None:
-        """Update the parameters; where ``finite`` is given and false, leave every tensor as it was, on the device."""
-        if finite is None:
-            self.optimizer.step()
-        else:
-            before = [tensor.clone() for tensor in self._tensors()]
-            self.optimizer.step()
-            for tensor, value in zip(self._tensors(), before, strict=True):
-                tensor.copy_(torch.where(finite, tensor, value))
-        if self.scheduler is not None:
-            self.scheduler.step()
+        """Update the parameters; where ``finite`` is given and false, leave every tensor as it was, on the device.
+
+        A learning-rate schedule lives on the host and advances all the same: after a step that is not finite, no other
+        is taken.
+        """
+        before = {} if finite is None else {id(t): t.clone() for t in self._tensors(finite.device)}
+        self.optimizer.step()
         if self.ema is not None:
             with torch.no_grad():
-                torch._foreach_lerp_(self.average, self.parameters, 1 - self.ema)
+                torch._foreach_lerp_(self.average, self._detached, 1 - self.ema)
+        if finite is not None:
+            for tensor in self._tensors(finite.device):
+                # What the optimiser made in this step was nothing before it: zero, as optimisers begin.
+                tensor.copy_(torch.where(finite, tensor, before.get(id(tensor), torch.zeros_like(tensor))))
+        if self.scheduler is not None:
+            self.scheduler.step()
 
-    def _tensors(self) -> list[Tensor]:
+    def _tensors(self, device: torch.device) -> list[Tensor]:
+        """List what a step changes on a device; a counter that an optimiser keeps on the host is not in it."""
         state = [value for p in self.parameters for value in self.optimizer.state[p].values() if torch.is_tensor(value)]
-        return [p.detach() for p in self.parameters] + state
+        changed = [*self._detached, *state, *self.average]
+        return [tensor for tensor in changed if tensor.device == device]
 
     def non_finite(self) -> list[str]:
         """Name the parameters whose present gradient is not finite."""
@@ -98,18 +105,19 @@ class Player:
                     p.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of optimiser, schedule and average; parameters are the programs' own to save."""
-        return {
+        """Return a copy of the states of optimiser, schedule and average; parameters are the programs' own to save."""
+        state = {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "average": dict(zip(self.names, self.average, strict=False)),
         }
+        return deepcopy(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state of :meth:`state_dict`."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take over a copy of a state of :meth:`state_dict`."""
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         if self.scheduler is not None and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+            self.scheduler.load_state_dict(deepcopy(state["scheduler"]))
         for name, average in zip(self.names, self.average, strict=False):
             average.copy_(state["average"][name])
 

@@ -6,7 +6,7 @@ import pyro.infer
 from torch import Tensor
 
 from pyrogen.inference.objective import Objective, or_nothing
-from pyrogen.traces import Program
+from pyrogen.sites import Program
 
 __all__ = ["PyroELBO"]
 

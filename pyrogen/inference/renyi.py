@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.inference.objective import Objective, StructureCache, or_nothing
+from pyrogen.inference.objective import Objective, PlateNesting, or_nothing
 from pyrogen.programs import importance, renyi_bound
-from pyrogen.traces import Program, trace_pair
+from pyrogen.sites import Program
+from pyrogen.traces import trace_pair
 
 __all__ = ["IWAE", "Renyi"]
 
@@ -45,13 +46,13 @@ class Renyi(Objective):
             raise ValueError(f"Renyi needs num_particles >= 1 and a finite alpha, found {num_particles=}, {alpha=}")
         self.alpha = alpha
         self.num_particles = num_particles
-        self.structure = StructureCache(max_plate_nesting)
+        self.nesting = PlateNesting(max_plate_nesting)
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the negative bound in nats, summed over the data and scaled by their plates."""
         guide = or_nothing(guide)
-        shape = self.structure(model, guide, *args, **kwargs)
-        log_w, log_scores, scale = importance(trace_pair(model, guide, args, kwargs, self.num_particles, shape))
+        nesting = self.nesting(model, guide, *args, **kwargs)
+        log_w, log_scores, scale = importance(trace_pair(model, guide, args, kwargs, self.num_particles, nesting))
         bound = renyi_bound(log_w, self.alpha)
         if log_scores is not None:
             signal = (bound - _leave_one_out(log_w, self.alpha)).detach()

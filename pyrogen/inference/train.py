@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from pyrogen.inference.objective import Objective
 from pyrogen.inference.player import OptimizerLike, Player, SchedulerLike
 from pyrogen.parameters import check_held, check_one_device, live_state, modules_of, program_parameters, take_state
 from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
-from pyrogen.traces import Program
+from pyrogen.sites import Program
 
 __all__ = ["Step", "Training", "train"]
 
@@ -171,6 +172,7 @@ class Training(Iterator[Step]):
         self.critic: Player | None = None
         self.parameters: dict[str, Tensor] = {}
         self.example: dict[str, Any] = {}
+        self.modules: list[nn.Module] = []
         self._make_programs, self._make_critic = make_programs, make_critic
         self._pending: Mapping[str, Any] | None = None
         self._healthy: Tensor | None = None
@@ -180,10 +182,18 @@ class Training(Iterator[Step]):
 
     def __next__(self) -> Step:
         if self.num_steps is not None and self.index >= self.num_steps:
+            self._check_health()
             raise StopIteration
         if self.epochs is not None and self.feed.epoch >= self.epochs:
+            self._check_health()
             raise StopIteration
-        batch = self.feed.draw(self.device, self.epochs)
+        if self.programs is None and self.device is None:
+            self.device = check_one_device(self.model, self.guide, self.objective)
+        try:
+            batch = self.feed.draw(self.device, self.epochs)
+        except StopIteration:
+            self._check_health()
+            raise
         if self.programs is None:
             self._prepare(batch)
             if self._pending is not None:
@@ -206,10 +216,11 @@ class Training(Iterator[Step]):
             return dict(self._pending)
         if self.programs is None:
             raise ProgramError("there is no state to save before the first step")
+        self._check_health()
         return {
             "index": self.index,
             "programs": {name: tensor.detach().clone() for name, tensor in self._live().items()},
-            "objective": dict(self.objective.state_dict()),
+            "objective": deepcopy(dict(self.objective.state_dict())),
             "player": self.programs.state_dict(),
             "critic": None if self.critic is None else self.critic.state_dict(),
             "feed": self.feed.state_dict(),
@@ -246,8 +257,7 @@ class Training(Iterator[Step]):
         """Rehearse the first step: find the parameters, check that all fits together, make the optimisers."""
         args, kwargs = batch
         programs = (self.model, self.guide)
-        modules = [*modules_of(*programs).values(), self.objective]
-        with rehearsal(modules):
+        with rehearsal([*modules_of(*programs).values(), self.objective]):
             run = partial(self.objective, self.model, self.guide, *args, **kwargs)
             self.parameters, loss = program_parameters(programs, run)
             losses = [loss]
@@ -264,11 +274,10 @@ class Training(Iterator[Step]):
                     f"initial values or the data.\n{site_table(self.model, self.guide, *args, **kwargs)}"
                 )
         self._make_players(critic_parameters, losses)
-        device = next(iter(self.parameters.values())).device
-        check_one_device(self.parameters | critic_parameters, device)
+        self.modules = list(modules_of(*programs).values())
         if self.device is None:
-            self.device = device
-        self._healthy = torch.ones((), dtype=torch.bool, device=device)
+            self.device = losses[0].device
+        self._healthy = torch.ones((), dtype=torch.bool, device=losses[0].device)
         self.example = {
             "args": [_outline(x) for x in args],
             "kwargs": {name: _outline(x) for name, x in kwargs.items()},
@@ -284,7 +293,8 @@ class Training(Iterator[Step]):
         self.critic = None if self._make_critic is None else self._make_critic(critic_parameters)
         held = [*self.programs.parameters, *(self.critic.parameters if self.critic else ())]
         for loss in losses:
-            check_held(loss, held, (self.model, self.guide, self.objective), "the optimiser")
+            named = self.parameters | dict(critic_parameters)
+            check_held(loss, named, held, (self.model, self.guide, self.objective))
 
     def _round(self, batch: Batch) -> Step:
         assert self.programs is not None
@@ -312,29 +322,39 @@ class Training(Iterator[Step]):
             yield self.feed.draw(self.device)
 
     def _gradient(self, player: Player, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute one player's loss and gradient with the other's buffers kept, and return loss, norm, finiteness."""
+        """Compute one player's loss and gradient, with the other's buffers kept; return loss, norm and finiteness.
+
+        The player's own buffers are kept, too, if the step is not finite.
+        """
         args, kwargs = batch
         is_critic = player is self.critic
-        others: Iterable[nn.Module] = ()
-        if self.critic is not None:
-            others = modules_of(self.model, self.guide).values() if is_critic else [self.objective]
+        own, others = ([self.objective], self.modules) if is_critic else (self.modules, [self.objective])
         compute = self.objective.critic_loss if is_critic else self.objective
         rng = torch.get_rng_state()
+        kept = [(buffer, buffer.clone()) for module in own for buffer in module.buffers()]
         with buffers_restored(others), nullcontext() if self.validate else pyro.validation_enabled(False):
             loss = compute(self.model, self.guide, *args, **kwargs)
-        norm, finite = player.backward(loss)
-        if self._reads_now(finite) and not finite:
+            norm, finite = player.backward(loss)
+        self._note(finite)
+        for buffer, value in kept:
+            buffer.copy_(torch.where(finite, buffer, value))
+        if (finite.device.type == "cpu" or self.index % CHECK_EVERY == 0) and not finite:
             self._stop(player, loss, batch, rng)
         return loss.detach(), norm, finite
 
-    def _reads_now(self, finite: Tensor) -> bool:
-        """Tell whether to look at the flag: at each step where that makes nobody wait, else now and then."""
-        if finite.device.type == "cpu":
-            return True
+    def _note(self, finite: Tensor) -> None:
+        """Remember on the device that a step was not finite, so that none after it is taken."""
         assert self._healthy is not None
         self._healthy &= finite
         finite.copy_(self._healthy)
-        return self.index % CHECK_EVERY == 0
+
+    def _check_health(self) -> None:
+        """Look at what an accelerator remembered since the last look."""
+        if self._healthy is not None and self._healthy.device.type != "cpu" and not self._healthy:
+            raise NonFiniteError(
+                f"a loss or gradient of the last {CHECK_EVERY} steps before step {self.index} was not finite. No step "
+                f"was taken since: the parameters are finite. Lower the learning rate or set clip_norm."
+            )
 
     def _apply(self, player: Player, finite: Tensor) -> None:
         player.step(None if finite.device.type == "cpu" else finite)

@@ -81,16 +81,20 @@ class Categorical(Likelihood):
 
 
 class DiscretizedLogisticPixels(Likelihood):
-    """A logistic distribution cut into levels; location and scale for each pixel."""
+    """A logistic distribution cut into levels; location and scale for each pixel.
+
+    Logarithms of scales are clamped: below, a pixel that is always the same has unbounded gradients; above, all levels
+    are equally probable already.
+    """
 
     kinds = ("binary", "levels")
     features_per_dim = 2
-    min_log_scale = -7.0
+    log_scale_range = (-7.0, 3.0)
 
     def distribution(self, features: Tensor) -> TorchDistribution:
         loc, log_scale = self._parts(features)
         assert self.spec.levels is not None
-        return DiscretizedLogistic(loc, log_scale.clamp(min=self.min_log_scale).exp(), self.spec.levels)
+        return DiscretizedLogistic(loc, log_scale.clamp(*self.log_scale_range).exp(), self.spec.levels)
 
 
 class _LocationScale(Likelihood):

@@ -6,7 +6,6 @@ from typing import Literal
 import pyro
 import pyro.distributions as dist
 import torch
-import zuko
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
-from pyrogen.nn import MLP, ConvolutionalDecoder, ConvolutionalEncoder
+from pyrogen.nn import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LazyDistribution, spline_flow
 from pyrogen.spec import DataSpec, scaled
 
 __all__ = ["VAE", "GaussianEncoder", "vae"]
@@ -47,7 +46,7 @@ class VAE(PyroModule):
     zero: Tensor
 
     def __init__(
-        self, decoder: nn.Module, likelihood: Likelihood, latent: int, prior: zuko.lazy.LazyDistribution | None = None
+        self, decoder: nn.Module, likelihood: Likelihood, latent: int, prior: LazyDistribution | None = None
     ) -> None:
         super().__init__()
         self.decoder = decoder
@@ -74,7 +73,10 @@ class GaussianEncoder(PyroModule):
     .. math:: q(z \mid x) = \mathcal{N}\left(z; \mu_\phi(x), \operatorname{diag} \sigma^2_\phi(x)\right)
 
     Args:
-        encoder: the network from ``(*batch, *spec.shape)`` to ``(*batch, 2 * latent)``: :math:`\mu, \log \sigma`.
+        encoder: the network from ``(*batch, *spec.shape)`` to ``(*batch, 2 * latent)``: :math:`\mu` and a
+            number :math:`a` with :math:`\sigma = 2 / (1 + e^{-a})`. The prior has :math:`\sigma = 1`, which data only
+            narrow where the likelihood is log-concave; unbounded, one unusual datum lands far outside all that the
+            decoder has seen, and costs as much as thousands of others.
         spec: the data, to scale them to :math:`[-1, 1]` for the network.
     """
 
@@ -85,8 +87,8 @@ class GaussianEncoder(PyroModule):
 
     def posterior(self, x: Tensor) -> TorchDistribution:
         """Return :math:`q(z \\mid x)` for data of shape ``(*batch, *spec.shape)``."""
-        loc, log_scale = self.encoder(scaled(x, self.spec)).chunk(2, -1)
-        return dist.Normal(loc, log_scale.exp()).to_event(1)
+        loc, raw_scale = self.encoder(scaled(x, self.spec)).chunk(2, -1)
+        return dist.Normal(loc, 2 * raw_scale.sigmoid()).to_event(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw ``z`` for data of shape ``(batch, *spec.shape)``."""
@@ -144,5 +146,5 @@ def vae(
     else:
         encoder = nn.Sequential(nn.Flatten(-len(spec.shape)), MLP(spec.num_dims, 2 * latent, hidden))
         decoder = MLP(latent, chosen.num_features, hidden)
-    flow = zuko.flows.NSF(latent, transforms=3, hidden_features=(64, 64)) if prior == "flow" else None
+    flow = spline_flow(latent) if prior == "flow" else None
     return VAE(decoder, chosen, latent, flow), GaussianEncoder(encoder, spec)

@@ -1,6 +1,7 @@
 """Networks, without Pyro."""
 
 from pyrogen.nn.convolution import ConvolutionalDecoder, ConvolutionalEncoder
+from pyrogen.nn.flow import LazyDistribution, spline_flow
 from pyrogen.nn.mlp import MLP
 
-__all__ = ["MLP", "ConvolutionalDecoder", "ConvolutionalEncoder"]
+__all__ = ["MLP", "ConvolutionalDecoder", "ConvolutionalEncoder", "LazyDistribution", "spline_flow"]

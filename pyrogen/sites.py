@@ -1,0 +1,49 @@
+"""Programs, and the kinds of sites in their traces."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pyro.distributions import Unit
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+
+__all__ = ["PARTICLES", "Program", "is_data", "is_enumerated", "is_latent", "nothing", "sample_sites"]
+
+Program = Callable[..., Any]
+"""Any callable that makes Pyro statements: a function, a bound method, a ``PyroModule``, an autoguide."""
+
+PARTICLES = "num_particles_vectorized"
+
+
+def nothing(*args: Any, **kwargs: Any) -> None:
+    """The guide of a model without latent variables."""
+
+
+def sample_sites(trace: Trace) -> Iterator[dict[str, Any]]:
+    """Go through a trace's sample sites, observed ones included."""
+    return (site for site in trace.nodes.values() if site["type"] == "sample")
+
+
+def is_data(site: Mapping[str, Any]) -> bool:
+    """Tell whether a trace's site holds observed data; ``pyro.factor`` and ``pyro.deterministic`` sites do not."""
+    return (
+        site["type"] == "sample"
+        and site["is_observed"]
+        and not isinstance(site["fn"], Unit)
+        and not site["infer"].get("_deterministic")
+    )
+
+
+def is_latent(site: Mapping[str, Any]) -> bool:
+    """Tell whether a trace's site is a random variable that was drawn and not observed."""
+    return (
+        site["type"] == "sample"
+        and not site["is_observed"]
+        and not site_is_subsample(site)
+        and not isinstance(site["fn"], Unit)
+    )
+
+
+def is_enumerated(site: Mapping[str, Any]) -> bool:
+    """Tell whether a trace's site was enumerated in parallel."""
+    return site["infer"].get("_enumerate_dim") is not None
