@@ -116,7 +116,10 @@ def test_create_and_open(run: Run) -> None:
 
 
 def test_create_refuses_what_is_there(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunExistsError, match=r"use another --out, or `pyrogen resume .*vae`"):
+    assert Run.create(run.path, {"model": "vae"}).checkpoints() == []  # it holds nothing to lose yet
+    with run.writing():
+        fill(run, 1)
+    with pytest.raises(RunExistsError, match=r"use another --out, --overwrite, or `pyrogen resume .*vae`"):
         Run.create(run.path, {})
     foreign = tmp_path / "home"
     foreign.mkdir()

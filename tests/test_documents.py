@@ -1,0 +1,48 @@
+"""What README and the examples promise, run."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from pyrogen.cli import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S), ids=["first", "in-python"])
+def test_readme_python(block: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out
+
+
+def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r"^pyrogen (.*)", README, re.M)
+    assert len(commands) >= 5
+    for command in commands:
+        assert main(re.sub(r"--epochs \d+", "--epochs 1", command).split()) == 0
+        assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example(example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", [str(example), "--steps", "3"])
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out
+
+
+def test_own_model_stays_short() -> None:
+    """The example of an own model, own guide and ELBO keeps to a dozen statements of modelling."""
+    source = (ROOT / "examples/own_model.py").read_text()
+    modelling = source[source.index("class Model") : source.index("def main")]
+    lines = [line.strip() for line in modelling.splitlines()]
+    statements = [line for line in lines if line and not line.startswith(("class ", "def ", "super()"))]
+    assert len(statements) <= 12, statements

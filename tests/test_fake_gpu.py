@@ -1,0 +1,250 @@
+"""A GPU that is not there: loss, backward and step on a fake device that refuses tensors of the CPU and host reads.
+
+After ``_setup_privateuseone_for_python_backend``, tensors on device ``fakegpu`` have shapes and no values.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    unset_fake_temporarily,
+)
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from pyrogen.inference import ELBO, IWAE, Annealing, ForwardKL, MaximumLikelihood, PyroELBO, Renyi, ReverseKL, train
+from pyrogen.inference.player import Player
+from pyrogen.models import classifier, gaussian_mixture, ppca, vae
+from pyrogen.parameters import program_parameters
+from pyrogen.spec import DataSpec
+
+DEVICE = "fakegpu"
+_setup_privateuseone_for_python_backend(DEVICE)  # on import: autograd counts devices at the process's first backward
+HOST_READ = (DataDependentOutputException, DynamicOutputShapeException)
+
+
+@pytest.fixture(autouse=True)
+def fake_device(monkeypatch) -> Iterator[None]:
+    monkeypatch.setattr(FakeTensorMode, "avoid_device_init", property(lambda self: True), raising=False)
+    with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+        pyro.clear_param_store()
+
+
+def on_device(module):
+    """Replace parameters and buffers in place: ``Module.to`` cannot swap fake tensors."""
+    for part in module.modules():
+        for name, p in part._parameters.items():
+            if p is not None:
+                part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device=DEVICE))
+        for name, b in part._buffers.items():
+            if b is not None:
+                part._buffers[name] = torch.empty(b.shape, dtype=b.dtype, device=DEVICE)
+    return module
+
+
+def data(*shape):
+    return torch.rand(shape, device=DEVICE)
+
+
+def images(kind, levels=None, **settings):
+    def make():
+        spec = DataSpec((1, 4, 5), kind, levels=levels)
+        with unset_fake_temporarily():  # a flow's masks are computed when it is built
+            model, guide = vae(spec, latent=2, hidden=(8,), **settings)
+        return on_device(model), on_device(guide), (data(6, 1, 4, 5),)
+
+    return make
+
+
+def linear():
+    model, _ = ppca(DataSpec((4,), "real"), latent=2)
+    return on_device(model), model.guide, (data(6, 4),)
+
+
+def mixture():
+    model, _ = gaussian_mixture(DataSpec((2,), "real"), components=3)
+    return on_device(model), None, (data(6, 2),)
+
+
+def classes():
+    model, _ = classifier(DataSpec((4,), "real", num_classes=3), hidden=(8,))
+    return on_device(model), None, (data(6, 4), torch.zeros(6, dtype=torch.long, device=DEVICE))
+
+
+def functions(discrete=False, leak=False):
+    """Global and local latents, ``pyro.param``; with a discrete global, score-function gradients."""
+
+    def model(x):
+        noise = pyro.param("noise", lambda: torch.ones((), device=DEVICE), constraint=dist.constraints.positive)
+        zero = torch.zeros(6) if leak else x.new_zeros(())
+        g = pyro.sample("g", dist.Bernoulli(logits=x.new_zeros(())) if discrete else dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(zero + g, 1.0))
+            pyro.sample("x", dist.Normal(z, noise), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", lambda: torch.zeros((), device=DEVICE))
+        pyro.sample("g", dist.Bernoulli(logits=loc) if discrete else dist.Normal(loc, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc * x, 1.0))
+
+    return model, guide, (data(6),)
+
+
+def target_and_fit():
+    def target():
+        pyro.sample("z", dist.Normal(torch.zeros((), device=DEVICE), 1.0))
+
+    def fit():
+        pyro.sample("z", dist.Normal(pyro.param("loc", lambda: torch.zeros((), device=DEVICE)), 1.0))
+
+    return target, fit, ()
+
+
+OBJECTIVES = {
+    "ELBO": ELBO,
+    "ELBO of 3": partial(ELBO, 3),
+    "ELBO of 3, one by one": partial(ELBO, 3, vectorize_particles=False),
+    "ELBO, sampled KL": partial(ELBO, 3, analytic_kl=False),
+    "annealed": lambda: ELBO(beta=Annealing(0.0, 1.0, 10)),
+    "IWAE": partial(IWAE, 3),
+    "Renyi": partial(Renyi, 0.5, 3),
+    "ReverseKL": partial(ReverseKL, 3),
+}
+LATENT = {
+    "mlp": images("binary"),
+    "convolutional": images("binary", network="convolutional", channels=(3, 4)),
+    "flow prior": images("binary", prior="flow"),
+    "categorical": images("levels", 4, likelihood="categorical"),
+    "discretized-logistic": images("levels", 4),
+    "gaussian": images("real"),
+    "laplace": images("real", likelihood="laplace"),
+    "ppca": linear,
+    "functions": functions,
+    "discrete": partial(functions, discrete=True),
+}
+ROWS = [
+    *(
+        (objective, program, make)
+        for objective in OBJECTIVES
+        for program, make in LATENT.items()
+        if program != "discrete" or objective in ("ELBO of 3", "ELBO, sampled KL", "IWAE", "Renyi", "ReverseKL")
+    ),
+    ("ELBO", "mixture", mixture),
+    ("IWAE", "mixture", mixture),
+    ("MaximumLikelihood", "mixture", mixture),
+    ("MaximumLikelihood", "classifier", classes),
+    ("ForwardKL", "target and fit", target_and_fit),
+    ("ReverseKL", "target and fit", target_and_fit),
+]
+MADE = OBJECTIVES | {"MaximumLikelihood": MaximumLikelihood, "ForwardKL": partial(ForwardKL, 3)}
+
+
+def run(objective, model, guide, args, **settings):
+    """Two steps without a look from the host: the first makes the optimiser's state, the second uses it."""
+    objective = on_device(objective)
+    parameters, _ = program_parameters((model, guide), partial(objective, model, guide, *args))
+    player = Player(parameters, partial(torch.optim.Adam, lr=0.01, capturable=False, foreach=False), **settings)
+    for _ in range(2):
+        loss = objective(model, guide, *args)
+        norm, finite = player.backward(loss)
+        player.step(finite)
+        objective.after_step("programs")
+        assert loss.device.type == norm.device.type == finite.device.type == DEVICE
+    return player
+
+
+@pytest.mark.parametrize(("objective", "program", "make"), ROWS, ids=[f"{o}-{p}" for o, p, _ in ROWS])
+def test_loss_backward_and_gradients_stay_on_the_device(objective, program, make):
+    model, guide, args = make()
+    learner = on_device(MADE[objective]())
+    parameters, loss = program_parameters((model, guide), partial(learner, model, guide, *args))
+    assert loss.device.type == DEVICE
+    assert {p.device.type for p in parameters.values()} == {DEVICE}
+    player = Player(parameters, partial(torch.optim.Adam, lr=0.01))
+    for _ in range(2):
+        norm, finite = player.backward(learner(model, guide, *args))
+        assert norm.device.type == finite.device.type == DEVICE
+        player.optimizer.step()
+        learner.after_step("programs")
+
+
+@pytest.mark.parametrize("program", ["mlp", "functions"])
+def test_steps_with_the_flag_on_the_device(program):
+    run(ELBO(), *LATENT[program](), clip_norm=1.0, ema=0.9)
+
+
+@pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])
+def test_autoguides(auto):
+    def model(x):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    x, guide = data(6), auto(model, init_loc_fn=lambda site: torch.zeros(2, device=DEVICE))
+    _, loss = program_parameters((model, guide), partial(ELBO(), model, guide, x))
+    loss.backward()
+    assert loss.device.type == DEVICE
+
+
+def test_mutant_a_tensor_left_on_the_cpu():
+    # Pyro raises a site's error again by its type and a message: this one's type needs more than a message.
+    with pytest.raises((RuntimeError, TypeError), match="device"):
+        run(ELBO(analytic_kl=False), *functions(leak=True))
+
+
+def test_mutant_a_read_by_the_host():
+    class Reads(ELBO):
+        def forward(self, *args, **kwargs):
+            loss = super().forward(*args, **kwargs)
+            return loss if loss.item() < 0 else 2 * loss
+
+    with pytest.raises(HOST_READ):
+        run(Reads(), *functions())
+
+
+def test_pyros_own_elbo_reads_the_host():
+    """As its docstring says; should Pyro stop, the docstring has to."""
+    with pytest.raises(HOST_READ):
+        run(PyroELBO(Trace_ELBO()), *functions())
+
+
+def test_a_guide_that_enumerates_reads_the_host():
+    """Pyro's Dice terms look at values; should they stop, the note about it has to go."""
+    model, _, (x,) = functions(discrete=True)
+
+    def guide(x):
+        pyro.sample("g", dist.Bernoulli(logits=x.new_zeros(())), infer={"enumerate": "parallel"})
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", lambda: torch.zeros((), device=DEVICE)), 1.0))
+
+    with pytest.raises(HOST_READ):
+        run(ELBO(), model, guide, (x,))
+
+
+def test_the_closed_form_of_a_single_bernoulli_reads_the_host():
+    """Torch's own KL assigns by a mask, and a mask without dimensions is read by the host."""
+    with pytest.raises(HOST_READ):
+        run(ELBO(), *functions(discrete=True))
+
+
+def test_the_first_batch_is_moved_to_the_programs_device():
+    """The rehearsal of the first batch must find it where the programs are, without ``device=``.
+
+    The look at the first loss reads the host, which is allowed: a real device has a value there.
+    """
+    model, guide, _ = linear()
+    training = train(ELBO(), model, guide, [torch.zeros(6, 4)], torch.optim.Adam)
+    with pytest.raises(HOST_READ):
+        next(training)
