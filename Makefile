@@ -1,0 +1,50 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN := runs/vae-digits
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: setup run test lint format types docs bench bench-step-time data clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+run: setup
+	$(BIN)/pyrogen train vae --data digits --latent 16 --hidden "[256,256]" --epochs 100 --patience 5 --out $(RUN) --overwrite
+	$(BIN)/pyrogen evaluate $(RUN) --num-particles 500
+	$(BIN)/pyrogen report $(RUN)
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
+
+bench: bench-step-time
+
+bench-step-time: setup
+	$(BIN)/python benchmarks/step_time.py
+
+data: setup
+	$(BIN)/python -m pyrogen.data.fetch
+
+clean:
+	rm -rf $(VENV) runs build docs/_build .pytest_cache .mypy_cache .ruff_cache
