@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test lint format types docs bench bench-step-time data clean
+.PHONY: setup run test lint format types docs bench bench-step-time bench-fashion-mnist-vae data clean
 
 setup: $(STAMP)
 
@@ -38,10 +38,13 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-step-time
+bench: bench-step-time bench-fashion-mnist-vae
 
 bench-step-time: setup
 	$(BIN)/python benchmarks/step_time.py
+
+bench-fashion-mnist-vae: data
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fashion_mnist_vae.py
 
 data: setup
 	$(BIN)/python -m pyrogen.data.fetch

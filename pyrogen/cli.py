@@ -2,13 +2,14 @@
 
 import json
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from pyrogen.catalogue import suggestion
 from pyrogen.commands import COMMANDS
-from pyrogen.errors import PyrogenError, UsageError
+from pyrogen.errors import InputOutputError, PyrogenError, UsageError
 from pyrogen.files import translate_errors
 
 __all__ = ["main"]
@@ -43,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pyrogen: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        return _failed(error, InputOutputError.exit_code, words)
+    except Exception as error:  # whatever else comes here is ours to mend, and its traceback helps
+        traceback.print_exc()
+        return _failed(error, BUG, words)
 
 
 def _command(name: str) -> Any:
@@ -51,7 +57,7 @@ def _command(name: str) -> Any:
     return COMMANDS[name]
 
 
-def _failed(error: PyrogenError, exit_code: int, words: Sequence[str]) -> int:
+def _failed(error: Exception, exit_code: int, words: Sequence[str]) -> int:
     print(f"pyrogen: {error}", file=sys.stderr)
     if "--json" in words:
         print(json.dumps({"error": {"kind": type(error).__name__, "message": str(error)}}))

@@ -7,7 +7,8 @@ from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.renyi import IWAE, Renyi
-from pyrogen.inference.train import Step, Training, train
+from pyrogen.inference.train import train
+from pyrogen.inference.training import Step, Training
 
 __all__ = [
     "ELBO",

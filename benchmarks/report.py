@@ -1,0 +1,75 @@
+"""What every benchmark's table carries: the machine, the versions, the date and the command that makes it again."""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["header", "machine", "table", "versions", "write"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Name the processor, its cores and its system.
+
+    Example:
+        >>> "core" in machine()
+        True
+    """
+    cores = os.cpu_count() or 1
+    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}, {platform.system()} {platform.machine()}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or "unknown processor")
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Look up the versions of Python and of some installed distributions.
+
+    Example:
+        >>> list(versions("torch"))
+        ['Python', 'torch']
+    """
+    return {"Python": platform.python_version()} | {name: version(name) for name in distributions}
+
+
+def header(title: str, command: str, threads: int, versions: Mapping[str, str]) -> str:
+    """Open a result: where, when and with what it was measured, and how to measure it again."""
+    return "\n".join(
+        [
+            f"# {title}",
+            "",
+            f"- machine: {machine()}; {threads} thread{'s' if threads > 1 else ''} used",
+            f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
+            f"- date: {datetime.now(UTC):%Y-%m-%d}",
+            f"- reproduce: `{command}`",
+        ]
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay rows of cells out as a markdown table.
+
+    Example:
+        >>> print(table(["n", "ms"], [["1", "0.5"]]))
+        | n | ms |
+        |---|---|
+        | 1 | 0.5 |
+    """
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines).replace("| --- ", "|---").replace("--- |", "---|")
+
+
+def write(name: str, *parts: str) -> Path:
+    """Write a result's parts, a blank line between them, to ``benchmarks/results/NAME.md``."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.md"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path

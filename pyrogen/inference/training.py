@@ -1,0 +1,287 @@
+"""A fit under way: its players, its position in the data, and its steps."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyrogen.errors import InfeasibleStartError, NonFiniteError, ProgramError
+from pyrogen.inference.diagnosis import site_table
+from pyrogen.inference.feed import Batch, Feed
+from pyrogen.inference.objective import Objective
+from pyrogen.inference.player import Player
+from pyrogen.parameters import check_held, check_one_device, live_state, modules_of, program_parameters, take_state
+from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
+from pyrogen.sites import Program
+
+__all__ = ["Step", "Training"]
+
+CHECK_EVERY = 50
+"""Steps between looks at an accelerator's flag for non-finite steps: each look makes the host wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one round of steps left behind; the tensors stay on the device until somebody reads them.
+
+    Attributes:
+        index: how many rounds have been done.
+        epoch: which pass over the batches the last batch came from, from zero.
+        loss: the programs' last loss, shape ``()``.
+        grad_norm: the norm of its gradient before clipping, shape ``()``.
+        critic_loss: the critic's last loss, shape ``()``; ``None`` without a critic.
+        rows: the length of the first tensor in the programs' last batch; 1 without data.
+    """
+
+    index: int
+    epoch: int
+    loss: Tensor
+    grad_norm: Tensor
+    critic_loss: Tensor | None
+    rows: int
+
+
+class Training(Iterator[Step]):
+    """The state of a fit, and an iterator over its steps. Made by :func:`pyrogen.inference.train`."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        model: Program,
+        guide: Program | None,
+        feed: Feed,
+        make_programs: partial[Player],
+        make_critic: partial[Player] | None,
+        *,
+        steps: tuple[int, int],
+        simultaneous: bool,
+        num_steps: int | None,
+        epochs: int | None,
+        device: torch.device | None,
+        validate: bool,
+    ) -> None:
+        self.objective, self.model, self.guide, self.feed = objective, model, guide, feed
+        self.steps, self.simultaneous = steps, simultaneous
+        self.num_steps, self.epochs = num_steps, epochs
+        self.device, self.validate = device, validate
+        self.index = 0
+        self.programs: Player | None = None
+        self.critic: Player | None = None
+        self.parameters: dict[str, Tensor] = {}
+        self.example: dict[str, Any] = {}
+        self.modules: list[nn.Module] = []
+        self._make_programs, self._make_critic = make_programs, make_critic
+        self._pending: Mapping[str, Any] | None = None
+        self._healthy: Tensor | None = None
+
+    def __iter__(self) -> "Training":
+        return self
+
+    def __next__(self) -> Step:
+        if self.num_steps is not None and self.index >= self.num_steps:
+            self._check_health()
+            raise StopIteration
+        if self.epochs is not None and self.feed.epoch >= self.epochs:
+            self._check_health()
+            raise StopIteration
+        if self.programs is None and self.device is None:
+            self.device = check_one_device(self.model, self.guide, self.objective)
+        try:
+            batch = self.feed.draw(self.device, self.epochs)
+        except StopIteration:
+            self._check_health()
+            raise
+        if self.programs is None:
+            self._prepare(batch)
+            if self._pending is not None:
+                state, self._pending = self._pending, None
+                self._take(state)
+                return next(self)
+        return self._round(batch)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Put the moving average of the programs' parameters, if one is kept, in their place for a ``with`` body."""
+        return nullcontext() if self.programs is None or self.programs.ema is None else self.programs.averaged()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on, as nested dicts of tensors and plain values.
+
+        Raises:
+            ProgramError: before the first step, when nothing is known yet.
+        """
+        if self._pending is not None:
+            return dict(self._pending)
+        if self.programs is None:
+            raise ProgramError("there is no state to save before the first step")
+        self._check_health()
+        return {
+            "index": self.index,
+            "programs": {name: tensor.detach().clone() for name, tensor in self._live().items()},
+            "objective": deepcopy(dict(self.objective.state_dict())),
+            "player": self.programs.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
+            "feed": self.feed.state_dict(),
+            "rng": get_rng_state(),
+            "example": self.example,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state of :meth:`state_dict`; with programs that have not run yet, at the first step.
+
+        Raises:
+            ProgramError: where names or shapes of the parameters differ, with the difference.
+        """
+        if self.programs is None:
+            self._pending = state
+        else:
+            self._take(state)
+
+    def _live(self) -> dict[str, Tensor]:
+        return live_state((self.model, self.guide), self.parameters)
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        assert self.programs is not None
+        take_state(self._live(), state["programs"])
+        self.objective.load_state_dict(state["objective"])
+        self.programs.load_state_dict(state["player"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
+        self.index = state["index"]
+        self.feed.load_state_dict(state["feed"])
+        set_rng_state(state["rng"])
+
+    def _prepare(self, batch: Batch) -> None:
+        """Rehearse the first step: find the parameters, check that all fits together, make the optimisers."""
+        args, kwargs = batch
+        programs = (self.model, self.guide)
+        with rehearsal([*modules_of(*programs).values(), self.objective]):
+            run = partial(self.objective, self.model, self.guide, *args, **kwargs)
+            self.parameters, loss = program_parameters(programs, run)
+            losses = [loss]
+            critic_parameters = {f"critic.{n}": p for n, p in self.objective.named_parameters() if p.requires_grad}
+            if critic_parameters:
+                losses.append(self.objective.critic_loss(self.model, self.guide, *args, **kwargs))
+        for value in losses:
+            if not isinstance(value, Tensor) or value.dim() != 0:
+                raise ProgramError(f"{type(self.objective).__name__} must return a scalar tensor, found {value!r}")
+            value = value.detach()
+            if not torch.isfinite(value):
+                raise InfeasibleStartError(
+                    f"the first loss is {float(value)}: some site has no density at the initial values. Change the "
+                    f"initial values or the data.\n{site_table(self.model, self.guide, *args, **kwargs)}"
+                )
+        self._make_players(critic_parameters, losses)
+        self.modules = list(modules_of(*programs).values())
+        if self.device is None:
+            self.device = losses[0].device
+        self._healthy = torch.ones((), dtype=torch.bool, device=losses[0].device)
+        self.example = {
+            "args": [_outline(x) for x in args],
+            "kwargs": {name: _outline(x) for name, x in kwargs.items()},
+        }
+
+    def _make_players(self, critic_parameters: Mapping[str, Tensor], losses: list[Tensor]) -> None:
+        name = type(self.objective).__name__
+        if critic_parameters and self._make_critic is None:
+            raise ProgramError(f"{name} has a critic: pass critic_optimizer, too")
+        if self._make_critic is not None and not critic_parameters:
+            raise ProgramError(f"{name} has no critic: leave critic_optimizer out")
+        self.programs = self._make_programs(self.parameters)
+        self.critic = None if self._make_critic is None else self._make_critic(critic_parameters)
+        held = [*self.programs.parameters, *(self.critic.parameters if self.critic else ())]
+        for loss in losses:
+            named = self.parameters | dict(critic_parameters)
+            check_held(loss, named, held, (self.model, self.guide, self.objective))
+
+    def _round(self, batch: Batch) -> Step:
+        assert self.programs is not None
+        batches = self._batches(batch)
+        critic_loss = None
+        if self.simultaneous and self.critic is not None:
+            critic_loss, _, critic_finite = self._gradient(self.critic, next(batches))
+            loss, norm, finite = self._gradient(self.programs, drawn := next(batches))
+            self._apply(self.critic, critic_finite)
+            self._apply(self.programs, finite)
+        else:
+            for _ in range(self.steps[1] if self.critic is not None else 0):
+                assert self.critic is not None
+                critic_loss, _, finite = self._gradient(self.critic, next(batches))
+                self._apply(self.critic, finite)
+            for _ in range(self.steps[0]):
+                loss, norm, finite = self._gradient(self.programs, drawn := next(batches))
+                self._apply(self.programs, finite)
+        self.index += 1
+        return Step(self.index, self.feed.epoch, loss, norm, critic_loss, _rows(drawn))
+
+    def _batches(self, first: Batch) -> Iterator[Batch]:
+        yield first
+        while True:
+            yield self.feed.draw(self.device)
+
+    def _gradient(self, player: Player, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute one player's loss and gradient, with the other's buffers kept; return loss, norm and finiteness.
+
+        The player's own buffers are kept, too, if the step is not finite.
+        """
+        args, kwargs = batch
+        is_critic = player is self.critic
+        own, others = ([self.objective], self.modules) if is_critic else (self.modules, [self.objective])
+        compute = self.objective.critic_loss if is_critic else self.objective
+        rng = torch.get_rng_state()
+        kept = [(buffer, buffer.clone()) for module in own for buffer in module.buffers()]
+        with buffers_restored(others), nullcontext() if self.validate else pyro.validation_enabled(False):
+            loss = compute(self.model, self.guide, *args, **kwargs)
+            norm, finite = player.backward(loss)
+        self._note(finite)
+        for buffer, value in kept:
+            buffer.copy_(torch.where(finite, buffer, value))
+        if (finite.device.type == "cpu" or self.index % CHECK_EVERY == 0) and not finite:
+            self._stop(player, loss, batch, rng)
+        return loss.detach(), norm, finite
+
+    def _note(self, finite: Tensor) -> None:
+        """Remember on the device that a step was not finite, so that none after it is taken."""
+        assert self._healthy is not None
+        self._healthy &= finite
+        finite.copy_(self._healthy)
+
+    def _check_health(self) -> None:
+        """Look at what an accelerator remembered since the last look."""
+        if self._healthy is not None and self._healthy.device.type != "cpu" and not self._healthy:
+            raise NonFiniteError(
+                f"a loss or gradient of the last {CHECK_EVERY} steps before step {self.index} was not finite. No step "
+                f"was taken since: the parameters are finite. Lower the learning rate or set clip_norm."
+            )
+
+    def _apply(self, player: Player, finite: Tensor) -> None:
+        player.step(None if finite.device.type == "cpu" else finite)
+        self.objective.after_step("critic" if player is self.critic else "programs")
+
+    def _stop(self, player: Player, loss: Tensor, batch: Batch, rng: Tensor) -> None:
+        args, kwargs = batch
+        gradients = player.non_finite()
+        torch.set_rng_state(rng)
+        raise NonFiniteError(
+            f"step {self.index + 1}: the loss is {float(loss.detach()):g}, and the gradient is not finite at "
+            f"{', '.join(gradients) or 'no parameter'}. The step was not taken: the parameters are those of the step "
+            f"before. Lower the learning rate, set clip_norm, or look at the sites below.\n"
+            f"{site_table(self.model, self.guide, *args, **kwargs)}"
+        )
+
+
+def _rows(batch: Batch) -> int:
+    tensors = (value for value in (*batch[0], *batch[1].values()) if isinstance(value, Tensor) and value.dim())
+    return next((len(tensor) for tensor in tensors), 1)
+
+
+def _outline(value: Any) -> Any:
+    """Return what a program must be given to make its parameters: shape and dtype of a tensor, other values as such."""
+    if isinstance(value, Tensor):
+        return {"shape": list(value.shape), "dtype": str(value.dtype)}
+    return value if isinstance(value, bool | int | float | str | None) else None
