@@ -23,6 +23,7 @@ _HOMES = {
     "load": "loading",
     "log_weights": "programs",
     "simulate": "programs",
+    "to_arviz": "analysis",
     "train": "inference",
     "write_report": "report",
 }

@@ -10,8 +10,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, Program, nothing, sample_sites
-from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, trace_pair
+from pyrogen.sites import PARTICLES, Generating, Program, nothing, sample_sites
+from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
 __all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "simulate"]
 
@@ -34,7 +34,7 @@ def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         >>> sorted((name, tuple(value.shape)) for name, value in simulate(model).items())
         [('x', (3,)), ('z', (3,))]
     """
-    trace = poutine.trace(poutine.uncondition(program)).get_trace(*args, **kwargs)
+    trace = poutine.trace(Generating()(program)).get_trace(*args, **kwargs)
     return {
         name: site["value"]
         for name, site in trace.nodes.items()
@@ -77,9 +77,7 @@ def importance(traces: Traces) -> Importance:
     ]
     plus, minus = model_terms(traces), guide_terms(traces)
     shared = _shared_plates(plus + minus)
-    scale = 1.0
-    for frame in shared:
-        scale *= (frame.full_size or frame.size) / frame.size
+    scale = plate_scale(shared)
     log_p = _per_datum(plus, traces.particle_dim, shared)
     log_q = _per_datum(minus, traces.particle_dim, shared) if minus else torch.zeros_like(log_p)
     log_scores = _per_datum(scores, traces.particle_dim, shared) + torch.zeros_like(log_p) if scores else None

@@ -21,6 +21,7 @@ from pyrogen.loading import load
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.runs import Run
+from pyrogen.sites import Generating
 
 __all__ = ["write_report"]
 
@@ -127,7 +128,7 @@ def _images(name: str, title: str, caption: str, images: Tensor, dataset: Datase
 def _reconstructions(programs: Programs, x: Tensor, dataset: Dataset) -> Picture:
     """Show data, the mean of p(x | z) for one draw of z from the guide, and a draw of x from it."""
     guide_trace = poutine.trace(programs.guide).get_trace(x)
-    replayed = poutine.uncondition(poutine.replay(programs.model, trace=guide_trace))
+    replayed = Generating()(poutine.replay(programs.model, trace=guide_trace))
     site = poutine.trace(replayed).get_trace(x).nodes["x"]
     rows = torch.cat([x, pictures.expected(site["fn"]), site["value"]])
     caption = "Top: held-out data. Middle: the mean of p(x | z) at one z drawn from the guide. Bottom: a draw from it."

@@ -5,9 +5,10 @@ from typing import Any
 
 from pyro.distributions import Unit
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["PARTICLES", "Program", "is_data", "is_enumerated", "is_latent", "nothing", "sample_sites"]
+__all__ = ["PARTICLES", "Generating", "Program", "is_data", "is_enumerated", "is_latent", "nothing", "sample_sites"]
 
 Program = Callable[..., Any]
 """Any callable that makes Pyro statements: a function, a bound method, a ``PyroModule``, an autoguide."""
@@ -47,3 +48,11 @@ def is_latent(site: Mapping[str, Any]) -> bool:
 def is_enumerated(site: Mapping[str, Any]) -> bool:
     """Tell whether a trace's site was enumerated in parallel."""
     return site["infer"].get("_enumerate_dim") is not None
+
+
+class Generating(Messenger):
+    """Draw observed sites instead of scoring their data; ``pyro.deterministic`` and ``pyro.factor`` sites stay."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if is_data(msg):
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False

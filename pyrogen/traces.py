@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import pyro
@@ -24,8 +25,10 @@ __all__ = [
     "Term",
     "Traces",
     "guide_terms",
+    "marginal_terms",
     "model_terms",
     "plate_nesting",
+    "plate_scale",
     "total",
     "trace_pair",
     "trace_pair_from_model",
@@ -138,33 +141,51 @@ def _scored(model_trace: Trace, guide_trace: Trace, nesting: int, particle_dim: 
 
 
 def model_terms(traces: Traces) -> list[Term]:
-    """Collect the model's log-probabilities, with the sites that it enumerates (and the guide does not) summed out.
+    r"""Collect the model's log-probabilities, with the sites that it enumerates (and the guide does not) summed out.
 
-    .. math:: \\log p(x, z) = \\log \\sum_k p(x, z, k)
+    .. math:: \log p(x, z) = \log \sum_k p(x, z, k)
     """
+    costs, marginals = _costs_and_marginals(traces)
+    return costs + marginals
+
+
+def marginal_terms(traces: Traces) -> list[Term]:
+    """Collect what the sites that the model enumerates, and those that depend on them, leave when summed out."""
+    return _costs_and_marginals(traces)[1]
+
+
+def _costs_and_marginals(traces: Traces) -> tuple[list[Term], list[Term]]:
     trace = traces.model
     if not traces.enumerates:
-        return [Term(site["cond_indep_stack"], site["log_prob"]) for site in sample_sites(trace)]
+        return [Term(site["cond_indep_stack"], site["log_prob"]) for site in sample_sites(trace)], []
     costs, factors, _, sum_dims, scale = _compute_model_factors(trace, traces.guide)
-    marginals = {plates: [packed.scale_and_mask(term, scale) for term in terms] for plates, terms in
-                 contract_tensor_tree(factors, sum_dims, cache={}).items()} if factors else {}  # fmt: skip
+    summed = contract_tensor_tree(factors, sum_dims, cache={}) if factors else {}
+    marginals = {plates: [packed.scale_and_mask(term, scale) for term in terms] for plates, terms in summed.items()}
     frames = {
         trace.plate_to_symbol[frame.name]: frame
         for site in sample_sites(trace)
         for frame in site["cond_indep_stack"]
         if frame.vectorized
     }
-    return [
-        Term(tuple(frames[symbol] for symbol in plates), packed.unpack(term, trace.symbol_to_dim))
-        for group in (costs, marginals)
-        for plates, terms in group.items()
-        for term in terms
-    ]
+
+    def unpacked(group: Mapping[frozenset[str], Sequence[Tensor]]) -> list[Term]:
+        return [
+            Term(tuple(frames[symbol] for symbol in plates), packed.unpack(term, trace.symbol_to_dim))
+            for plates, terms in group.items()
+            for term in terms
+        ]
+
+    return unpacked(costs), unpacked(marginals)
 
 
 def guide_terms(traces: Traces) -> list[Term]:
     """Collect the guide's log-probabilities."""
     return [Term(site["cond_indep_stack"], site["log_prob"]) for site in sample_sites(traces.guide)]
+
+
+def plate_scale(frames: Sequence[Any]) -> float:
+    """Return what subsampling multiplies a log-probability by within some plates."""
+    return prod((frame.full_size or frame.size) / frame.size for frame in frames)
 
 
 def total(plus: Sequence[Term], minus: Sequence[Term] = ()) -> Tensor:

@@ -1,0 +1,355 @@
+"""Posteriors for ArviZ: from a model and its guide, from MCMC, or from a run directory."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+from numpy.typing import NDArray
+from pyro import poutine
+from pyro.infer import MCMC, infer_discrete
+from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyrogen.card import accepted_columns
+from pyrogen.errors import UsageError
+from pyrogen.evaluation import evaluating
+from pyrogen.inferencedata import Variable, is_constant, pareto_k, to_inference_data
+from pyrogen.loading import load
+from pyrogen.parameters import modules_of
+from pyrogen.programs import importance, log_weights, renyi_bound
+from pyrogen.recipe import Recipe
+from pyrogen.rehearsal import rehearsal
+from pyrogen.runs import Run
+from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_latent, nothing
+from pyrogen.traces import Traces, marginal_terms, plate_nesting, plate_scale, trace_pair
+
+__all__ = ["to_arviz"]
+
+RUN_ROWS = 50
+"""How many held-out data of a run are analysed: posteriors of local latents are one for each."""
+
+Group = dict[str, Variable]
+
+
+def to_arviz(
+    fitted: Any,
+    *args: Any,
+    num_samples: int = 1000,
+    coords: Mapping[str, Sequence[Any]] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    **kwargs: Any,
+) -> Any:
+    r"""Give a posterior to ArviZ.
+
+    The groups, each where it applies:
+
+    - ``posterior``: the guide's draws of every latent site, or MCMC's; sites that the model enumerates are drawn from
+      their exact conditional posterior; ``pyro.deterministic`` sites;
+    - ``posterior_predictive``: new data at every observed site; ``prior`` and ``prior_predictive``: the same without
+      having seen any; ``observed_data``;
+    - ``log_likelihood``: :math:`\log p(x_n \mid z)` for each datum and draw, with enumerated sites summed out. Where
+      *all* latents are local to a datum, it is instead the importance-weighted estimate of :math:`\log p(x_n)`, one
+      number a datum, and its attribute ``estimate`` says ``iwae``;
+    - ``sample_stats``: of a guide ``lp`` and ``log_weight`` :math:`= \log p(x, z) - \log q(z)` with the Pareto shape
+      ``pareto_k`` of the weights (above 0.7, do not trust this guide; NaN and ``constant_weights`` where the guide is
+      exact); where latents are local, one ``pareto_k`` a datum. Of MCMC ``lp`` and ``diverging``.
+
+    Dimensions are called after plates; further ones ``SITE_dim_0``, ... as in ArviZ.
+
+    Args:
+        fitted: a pair ``(model, guide)`` (either fitted to anything, an implicit guide included: without densities
+            there are no weights), a Pyro ``MCMC`` after its run, or a run of ``pyrogen train`` or its path.
+        args: the programs' arguments, observed data included; of a run, the first 50 rows of its test data are taken.
+        num_samples: draws, of a guide.
+        coords: plate or dimension name to coordinates.
+        dims: site name to the names of its event's dimensions.
+        seed: of all draws; the global generators are left as they were.
+        kwargs: the programs' keyword arguments.
+
+    Returns:
+        ``arviz.InferenceData`` under ArviZ 0.x, ``xarray.DataTree`` under 1.x.
+
+    Raises:
+        UsageError: where ``fitted`` is none of these.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> def model(y):
+        ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        ...     with pyro.plate("person", len(y)):
+        ...         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+        >>> def guide(y): pyro.sample("mu", dist.Normal(0.65, 0.408))
+        >>> y = torch.tensor([1.2, -0.4, 0.7, 2.1, 0.3])
+        >>> data = to_arviz((model, guide), y, num_samples=100)
+        >>> data["log_likelihood"]["y"].dims
+        ('chain', 'draw', 'person')
+    """
+    source, args, kwargs = _source(fitted, args, kwargs)
+    modules = [m for program in (source.model, source.guide) for m in modules_of(program or nothing).values()]
+    with rehearsal(modules), evaluating(source.model, source.guide or nothing):
+        pyro.set_rng_seed(seed)
+        reader = Reader(source, args, kwargs, num_samples, dims or {})
+        groups, attrs = reader.groups()
+    return to_inference_data(groups, {**reader.coords, **(coords or {})}, attrs)
+
+
+class Source(NamedTuple):
+    """Where draws come from: a guide, or the samples of MCMC by site, shape ``(chains, draws, ...)``."""
+
+    model: Program
+    guide: Program | None
+    mcmc: MCMC | None
+
+
+def _source(
+    fitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Source, tuple[Any, ...], dict[str, Any]]:
+    if isinstance(fitted, MCMC):
+        model = getattr(fitted.kernel, "model", None)
+        if model is None:
+            raise UsageError("the MCMC kernel was given a potential function and no model; give it the model instead")
+        return Source(model, None, fitted), args, kwargs
+    if isinstance(fitted, str | Path | Run):
+        run = fitted if isinstance(fitted, Run) else Run.open(fitted)
+        model, guide = load(run)
+        columns = Recipe.from_json(run.manifest).dataset().eval_columns("test")
+        rows = {name: columns[name][:RUN_ROWS] for name in accepted_columns(model, list(columns))}
+        return Source(model, guide, None), (), rows
+    if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):
+        return Source(fitted[0], fitted[1], None), args, kwargs
+    found = type(fitted).__name__
+    raise UsageError(f"to_arviz takes a pair (model, guide), an MCMC, or a run directory; found {found}")
+
+
+class Fixed(Messenger):
+    """Give latent sites the values of posterior draws."""
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+class Reader:
+    """Runs the model with draws in one outermost plate, and reads groups off its traces."""
+
+    def __init__(
+        self,
+        source: Source,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        num_samples: int,
+        dims: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.source, self.args, self.kwargs, self.dims = source, args, kwargs, dims
+        self.guide = source.guide or nothing
+        self.nesting = plate_nesting(source.model, self.guide, *args, **kwargs)
+        self.coords: dict[str, NDArray[Any]] = {}
+        self.chains, self.size = 1, num_samples
+        self.weights: NDArray[Any] | None = None
+        self.values = self._of_guide() if source.mcmc is None else self._of_mcmc(source.mcmc)
+
+    def groups(self) -> tuple[dict[str, Group], dict[str, dict[str, Any]]]:
+        """Return all groups that apply, and their attributes."""
+        model = self.source.model
+        posterior = self._trace(self._assigned(model))
+        predictive = self._trace(Generating()(self._assigned(model)))
+        prior = self._trace(Generating()(model))
+        observed = [name for name, site in posterior.nodes.items() if is_data(site)]
+        likelihood, estimate = self._log_likelihood(posterior, observed)
+        stats, diagnosis = self._stats()
+        groups = {
+            "posterior": self._variables(posterior, lambda name, site: name not in observed),
+            "posterior_predictive": self._variables(predictive, lambda name, site: name in observed),
+            "prior": self._variables(prior, lambda name, site: name not in observed),
+            "prior_predictive": self._variables(prior, lambda name, site: name in observed),
+            "log_likelihood": likelihood,
+            "sample_stats": stats,
+            "observed_data": {name: self._observed(name, posterior.nodes[name]) for name in observed},
+        }
+        return groups, {"log_likelihood": estimate, "sample_stats": diagnosis}
+
+    def _plated(self, program: Program) -> Program:
+        def plated(*args: Any, **kwargs: Any) -> Any:
+            with pyro.plate(PARTICLES, self.size, dim=-1 - self.nesting):
+                return program(*args, **kwargs)
+
+        return plated
+
+    def _trace(self, program: Program) -> Trace:
+        return poutine.trace(self._plated(program)).get_trace(*self.args, **self.kwargs)
+
+    def _assigned(self, model: Program) -> Program:
+        """Fix the model's latents to the draws, and draw enumerated ones from their exact conditional posterior."""
+        fixed = Fixed(self.values)(model)
+        sites = self._trace(fixed).nodes.values()
+        if all(site["infer"].get("enumerate") != "parallel" for site in sites if is_latent(site)):
+            return fixed
+        assigned = infer_discrete(self._plated(fixed), first_available_dim=-2 - self.nesting)
+        trace = poutine.trace(assigned).get_trace(*self.args, **self.kwargs)
+        return Fixed({name: site["value"] for name, site in trace.nodes.items() if is_latent(site)})(model)
+
+    def _of_guide(self) -> dict[str, Tensor]:
+        """Draw from the guide, with importance weights where it has a density and enumerates nothing."""
+        guide_trace = self._trace(self.guide)
+        latents = [site for site in guide_trace.nodes.values() if is_latent(site)]
+        if self.source.guide is not None and all(site["infer"].get("enumerate") != "parallel" for site in latents):
+            try:
+                traces = trace_pair(self.source.model, self.guide, self.args, self.kwargs, self.size, self.nesting)
+            except NotImplementedError:
+                traces = None  # an implicit guide draws without a density
+            if traces is not None:
+                guide_trace = traces.guide
+                log_w, _, scale = importance(traces)
+                self.weights = (log_w * scale).cpu().double().numpy()
+        return {name: site["value"] for name, site in guide_trace.nodes.items() if is_latent(site)}
+
+    def _of_mcmc(self, mcmc: MCMC) -> dict[str, Tensor]:
+        samples = mcmc.get_samples(group_by_chain=True)
+        self.chains, draws = next(iter(samples.values())).shape[:2]
+        self.size = self.chains * draws
+        sites = poutine.trace(self.source.model).get_trace(*self.args, **self.kwargs).nodes
+        values = {}
+        for name, value in samples.items():
+            event_dim = sites[name]["fn"].event_dim
+            flat = value.flatten(0, 1)
+            batch = flat.shape[1 : flat.dim() - event_dim]
+            padding = (1,) * (self.nesting - len(batch))
+            values[name] = flat.reshape(self.size, *padding, *batch, *flat.shape[flat.dim() - event_dim :])
+        return values
+
+    def _variables(self, trace: Trace, wanted: Any) -> Group:
+        return {
+            name: self._variable(name, site, site["value"], _event_dim(site, self.size, self.nesting))
+            for name, site in trace.nodes.items()
+            if (is_latent(site) or is_data(site) or site.get("infer", {}).get("_deterministic")) and wanted(name, site)
+        }
+
+    def _variable(self, name: str, site: Mapping[str, Any], value: Tensor, event_dim: int) -> Variable:
+        """Bring a value to shape ``(chains, draws, *plates, *event)``, and name its dimensions."""
+        value = value.detach().cpu()
+        cut = value.dim() - event_dim
+        batch, event = tuple(value.shape[:cut]), value.shape[cut:]
+        batch = (1,) * (self.nesting + 1 - len(batch)) + batch
+        value = value.reshape(*batch, *event)
+        if batch[-1 - self.nesting] == 1:
+            value = value.expand(*batch[: -1 - self.nesting], self.size, *batch[len(batch) - self.nesting :], *event)
+        named = _plates(site)
+        kept, names = [], []
+        for dim in range(-self.nesting, 0):
+            if dim in named:
+                kept.append(named[dim].size)
+                names.append(named[dim].name)
+                value = _expanded(value, dim - event_dim, named[dim].size)
+                self.coords.setdefault(named[dim].name, np.arange(named[dim].size))
+            elif batch[dim] > 1:
+                kept.append(batch[dim])
+                names.append(f"{name}_plate_{-dim}")
+        names += list(self.dims.get(name, [f"{name}_dim_{i}" for i in range(event_dim)]))
+        array = value.reshape(self.chains, self.size // self.chains, *kept, *event).numpy()
+        return Variable(array, ("chain", "draw", *names))
+
+    def _observed(self, name: str, site: Mapping[str, Any]) -> Variable:
+        variable = self._variable(name, site, site["value"], site["fn"].event_dim)
+        return Variable(variable.values[0, 0], variable.dims[2:])
+
+    def _log_likelihood(self, posterior: Trace, observed: list[str]) -> tuple[Group, dict[str, Any]]:
+        if self.source.guide is not None and observed and self._is_local(posterior):
+            log_w = log_weights(self.source.model, self.guide, *self.args, num_particles=self.size, **self.kwargs)
+            site = posterior.nodes[observed[0]]
+            plates = sorted(
+                (f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES), key=lambda f: f.dim
+            )
+            value = renyi_bound(log_w).reshape([frame.size for frame in plates]).cpu().numpy()
+            name = observed[0] if len(observed) == 1 else "joint"
+            variable = Variable(value[None, None], ("chain", "draw", *(frame.name for frame in plates)))
+            return {name: variable}, {"estimate": "iwae", "num_particles": self.size}
+        traces = self._scored()
+        sites = {name: traces.model.nodes[name] for name in observed}
+        summed = [name for name, site in sites.items() if site["log_prob"].dim() > self.nesting + 1]
+        found = {
+            name: self._variable(name, site, site["unscaled_log_prob"], 0)
+            for name, site in sites.items()
+            if name not in summed
+        }
+        for i, term in enumerate(marginal_terms(traces)):
+            name = summed[0] if len(summed) == 1 and i == 0 else f"joint_{i}"
+            site = {"cond_indep_stack": term.frames}
+            found[name] = self._variable(name, site, term.log_prob / plate_scale(term.frames), 0)
+        return found, {"summed_out": "enumerated sites"} if summed else {}
+
+    def _is_local(self, posterior: Trace) -> bool:
+        """Tell whether every latent lies in all plates of the data, so that weights factorise over data."""
+        stacks = {
+            name: {frame.name for frame in _plates(site).values()}
+            for name, site in posterior.nodes.items()
+            if is_latent(site) or is_data(site)
+        }
+        latents = [name for name in stacks if name in self.values]
+        shared = set.intersection(*stacks.values()) if stacks else set()
+        return bool(latents and shared) and all(stacks[name] == shared for name in stacks)
+
+    def _scored(self) -> Traces:
+        """Score the model at the draws, its enumerated sites all in parallel."""
+        model = self._plated(Fixed(self.values)(self.source.model))
+        return trace_pair(model, self._plated(self._latents_only()), self.args, self.kwargs, 1, self.nesting + 1)
+
+    def _latents_only(self) -> Program:
+        values, model = self.values, self.source.model
+
+        def hidden(msg: Mapping[str, Any]) -> bool:
+            return msg["type"] == "sample" and (msg["name"] not in values or msg["is_observed"])
+
+        return poutine.block(Fixed(values)(model), hide_fn=hidden)
+
+    def _stats(self) -> tuple[Group, dict[str, Any]]:
+        if self.source.mcmc is not None:
+            return self._mcmc_stats(self.source.mcmc), {}
+        if self.weights is None:
+            return {}, {"log_weight": "none: the guide is implicit, enumerates, or is not there"}
+        total = self.weights.sum(1)
+        stats = {"log_weight": Variable(total[None], ("chain", "draw"))}
+        diagnosis: dict[str, Any] = {"constant_weights": int(is_constant(self.weights.T))}
+        if self.weights.shape[1] == 1:
+            return stats, diagnosis | {"pareto_k": float(pareto_k(total))}
+        # Latents are local: each datum has weights of its own, and their product over data means nothing.
+        stats["pareto_k"] = Variable(pareto_k(self.weights.T), ("datum",))
+        return stats, diagnosis
+
+    def _mcmc_stats(self, mcmc: MCMC) -> Group:
+        divergences = mcmc.diagnostics().get("divergences", {})
+        diverging = np.zeros((self.chains, self.size // self.chains), dtype=bool)
+        for chain, indices in enumerate(divergences.values()):
+            diverging[chain, list(indices)] = True
+        return {"diverging": Variable(diverging, ("chain", "draw"))}
+
+
+def _event_dim(site: Mapping[str, Any], size: int, nesting: int) -> int:
+    """Return how many of a value's dimensions are its event's.
+
+    ``pyro.deterministic`` takes all of a value for its event unless told otherwise; the draws' plate is in there.
+    """
+    if not site["infer"].get("_deterministic") or site["fn"].event_dim != site["value"].dim():
+        return site["fn"].event_dim
+    shape = site["value"].shape
+    if len(shape) > nesting and shape[-1 - nesting] == size:
+        return 0
+    return len(shape) - 1 if shape and shape[0] == size else len(shape)
+
+
+def _plates(site: Mapping[str, Any]) -> dict[int, Any]:
+    """Return the plates that a site lies in, by dimension, without that of the draws."""
+    return {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized and frame.name != PARTICLES}
+
+
+def _expanded(value: Tensor, dim: int, size: int) -> Tensor:
+    shape = list(value.shape)
+    shape[dim] = size
+    return value.expand(shape)
