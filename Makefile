@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test lint format types docs bench bench-step-time bench-fashion-mnist-vae data clean
+.PHONY: setup run test test-arviz1 lint format types docs bench bench-step-time bench-fashion-mnist-vae data clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,16 @@ run: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test-arviz1:
+	@python312=$$(command -v python3.12 || command -v python3.13) && "$$python312" -c "" 2>/dev/null || python312=; \
+	for found in "$$HOME"/.pyenv/versions/3.1[23].*/bin/python; do \
+	  if [ -z "$$python312" ] && [ -x "$$found" ]; then python312=$$found; fi; \
+	done; \
+	if [ -z "$$python312" ]; then echo "test-arviz1: skipped, there is no Python 3.12 or newer"; exit 0; fi; \
+	"$$python312" -m venv .venv-arviz1 && \
+	.venv-arviz1/bin/pip install --quiet "arviz>=1" h5netcdf h5py pytest && \
+	PYTHONPATH=. .venv-arviz1/bin/python -m pytest --noconftest -c /dev/null --rootdir . -q tests/test_inferencedata.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -40,7 +40,7 @@ def main(steps: int, out: str) -> None:
     )
     run = pyrogen.Run.create(out, {"model": "eight schools"}, overwrite=True)
     outcome = pyrogen.fit(training, run, evaluate_every=500)
-    print(f"{outcome.reason} at step {outcome.step}; kept in {run.path}")
+    print(outcome)
 
     fresh = AutoMultivariateNormal(model, init_loc_fn=init_to_median)
     pyro.clear_param_store()

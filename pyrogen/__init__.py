@@ -18,6 +18,7 @@ _HOMES = {
     "Renyi": "inference",
     "ReverseKL": "inference",
     "Run": "runs",
+    "compare": "comparison",
     "evaluate": "card",
     "fit": "fitting",
     "load": "loading",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
     try:
         return dict(parser.parse_args(arguments).items())
     except ArgumentError as error:
-        message = " ".join(str(error).split())
+        message = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(str(error).split()))
         unknown = re.findall(r"--([\w.]+)", message) if "nrecognized arguments" in message else []
         known = [option.lstrip("-") for option in parser._option_string_actions]
         hints = [catalogue.suggestion(name, known) for name in unknown]
@@ -48,7 +48,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     """Read the arguments of ``pyrogen train``; which there are depends on the model, the objective and the data.
 
     Returns:
-        The recipe, and the options ``out``, ``overwrite`` and ``json``.
+        The recipe, and the options ``out``, ``overwrite``, ``json`` and ``track``.
 
     Raises:
         UsageError: for unknown names and options, with the nearest, and for values of the wrong type.
@@ -64,6 +64,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/MODEL-DATA)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, the initial values and the noise")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_class_arguments(Settings)
@@ -73,10 +74,12 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     if not keys:
         raise UsageError(f"which model? Choose from {', '.join(catalogue.names('model'))}")
     chosen = {kind: Named(names[kind], {n: _plain(values[key]) for n, key in keys[kind].items()}) for kind in keys}
+    if is_path(names["data"]):
+        chosen["data"] = replace(chosen["data"], name=str(Path(names["data"]).expanduser().resolve()))
     training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
     device = device_of(values["device"])
     recipe = Recipe(chosen["model"], chosen["objective"], chosen["data"], training, values["seed"], device)
-    return recipe, {name: values[name] for name in ("out", "overwrite", "json")}
+    return recipe, {name: values[name] for name in ("out", "overwrite", "json", "track")}
 
 
 def device_of(name: str) -> str:

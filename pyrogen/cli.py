@@ -58,7 +58,7 @@ def _command(name: str) -> Any:
 
 
 def _failed(error: Exception, exit_code: int, words: Sequence[str]) -> int:
-    print(f"pyrogen: {error}", file=sys.stderr)
+    print("\n".join([f"pyrogen: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
     if "--json" in words:
         print(json.dumps({"error": {"kind": type(error).__name__, "message": str(error)}}))
     return exit_code

@@ -15,11 +15,12 @@ from torch import Tensor
 from pyrogen import catalogue, pictures
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import accepted_columns, bound, evaluate
+from pyrogen.comparison import compare
 from pyrogen.data import Dataset
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
-from pyrogen.fitting import fit
+from pyrogen.fitting import fit, tensorboard
 from pyrogen.loading import load
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
@@ -62,12 +63,12 @@ def list_(arguments: Sequence[str]) -> Result:
 def train(arguments: Sequence[str]) -> Result:
     """Fit a model to data, and keep everything in a run directory."""
     recipe, options = parse_recipe(arguments)
-    out = Path(options["out"] or f"runs/{recipe.model.name}-{Path(recipe.data.name).name}")
+    out = Path(options["out"] or f"runs/{recipe.model.name}-{Path(recipe.data.name).stem}")
     dataset = recipe.dataset()
     say(dataset.describe())
     programs = recipe.programs(dataset.spec)
     run = Run.create(out, recipe.to_json(dataset), overwrite=options["overwrite"])
-    return _drive(recipe, dataset, programs, run, options["json"], resume=False)
+    return _drive(recipe, dataset, programs, run, options, resume=False)
 
 
 def resume(arguments: Sequence[str]) -> Result:
@@ -75,6 +76,7 @@ def resume(arguments: Sequence[str]) -> Result:
     parser = make_parser("resume", str(resume.__doc__))
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument("--device", type=str, default=None, help="auto, cpu, cuda or mps (default: as before)")
+    parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     run = Run.open(options["run"])
@@ -82,10 +84,14 @@ def resume(arguments: Sequence[str]) -> Result:
     if options["device"] is not None:
         recipe = recipe.on(device_of(options["device"]))
     dataset = same_dataset(recipe, run)
-    return _drive(recipe, dataset, recipe.programs(dataset.spec), run, options["json"], resume=True)
+    return _drive(recipe, dataset, recipe.programs(dataset.spec), run, options, resume=True)
 
 
-def _drive(recipe: Recipe, dataset: Dataset, programs: Programs, run: Run, as_json: bool, resume: bool) -> Result:
+def _drive(
+    recipe: Recipe, dataset: Dataset, programs: Programs, run: Run, options: Mapping[str, Any], resume: bool
+) -> Result:
+    if options["track"] not in (None, "tensorboard"):
+        raise UsageError(f"unknown tracker {options['track']!r}: there is tensorboard")
     training = recipe.fit(dataset, programs)
     per_epoch = len(dataset.batches(recipe.training.batch_size))
     validate: Callable[[], tuple[str, float]] | None = None
@@ -101,13 +107,12 @@ def _drive(recipe: Recipe, dataset: Dataset, programs: Programs, run: Run, as_js
         per_datum=True,
         resume=resume,
         show_progress=True,
+        track=tensorboard(run.path / "tensorboard") if options["track"] else None,
     )
-    best = "" if outcome.best is None else f", best validation figure {outcome.best:.4f} nats"
-    line = f"{run.path}: {outcome.reason} at step {outcome.step:,}{best}"
     if outcome.exit_code:
-        say(f"{line}; go on with `pyrogen resume {run.path}`")
+        say(f"{outcome}; go on with `pyrogen resume {run.path}`")
     values = {"run": str(run.path), "step": outcome.step, "reason": outcome.reason, "best": outcome.best}
-    return Result(values, [line], as_json, outcome.exit_code)
+    return Result(values, [str(outcome)], options["json"], outcome.exit_code)
 
 
 def _validated(programs: Programs, dataset: Dataset) -> tuple[str, float]:
@@ -151,7 +156,10 @@ def sample(arguments: Sequence[str]) -> Result:
     recipe = Recipe.from_json(run.manifest)
     programs = load(run, device=device_of(options["device"]))
     if not accepted_columns(programs.model, ["size"]):
-        raise UsageError(f"{recipe.model.name} does not generate without data: its model has no argument `size`")
+        raise UsageError(
+            f"{recipe.model.name} does not draw data: it models something given them (its model has no "
+            f"argument `size`). Use `pyrogen evaluate`, or call the model that pyrogen.load returns with data of yours"
+        )
     pyro.set_rng_seed(options["seed"])
     with evaluating(*programs):
         draws = simulate(programs.model, size=options["number"])
@@ -175,7 +183,7 @@ def _png(draws: Mapping[str, Tensor], run: Run) -> bytes:
     spec = DataSpec.from_json(run.manifest["spec"])
     if len(spec.shape) != 3:
         raise UsageError(f"only images can be written to .png, and these data have shape {spec.shape}; use .npz")
-    return pictures.image_grid(draws["x"], spec, columns=max(1, round(len(draws["x"]) ** 0.5)))
+    return pictures.image_grid(draws["x"], spec, columns=max(1, round(len(draws["x"]) ** 0.5))).light
 
 
 def _saved(save: Callable[[BytesIO], Any]) -> bytes:
@@ -222,6 +230,20 @@ def report(arguments: Sequence[str]) -> Result:
     return Result({"report": str(page)}, [str(page)], options["json"])
 
 
+def compare_(arguments: Sequence[str]) -> Result:
+    """Put several runs on the same data side by side: a table, and one page."""
+    parser = make_parser("compare", str(compare_.__doc__))
+    parser.add_argument("runs", type=str, nargs="+", help="run directories that were evaluated")
+    parser.add_argument("--out", type=str, default="compare.html", help="the page")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    page, figures = compare(options["runs"], options["out"])
+    lines = [str(page)]
+    for run, values in figures.items():
+        lines += [f"{run}:", *(f"  {name:<22} {f['value']:>12.4f} {f['unit']}" for name, f in values.items())]
+    return Result({"report": str(page), "runs": figures}, lines, options["json"])
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], Result]] = {
     "list": list_,
     "train": train,
@@ -229,4 +251,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], Result]] = {
     "sample": sample,
     "evaluate": evaluate_,
     "report": report,
+    "compare": compare_,
 }

@@ -1,37 +1,57 @@
 """Drive a training into a run directory: metrics, validation, checkpoints, early stopping, interruption, resume."""
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from tqdm.auto import tqdm
 
-from pyrogen.errors import NonFiniteError
+from pyrogen.errors import NonFiniteError, UsageError
+from pyrogen.exhibits import loss_curves
 from pyrogen.inference import Step, Training
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.signals import Stop, stop_requests
 
-__all__ = ["Outcome", "fit"]
+__all__ = ["Outcome", "fit", "tensorboard"]
 
 Validate = Callable[[], tuple[str, float]]
+Track = Callable[[int, Mapping[str, float]], None]
 
 
 class Outcome(NamedTuple):
     """How a fit ended.
 
     Attributes:
+        run: the run directory.
         step: the number of steps done.
         best: the best validation figure; ``None`` without validation.
         reason: ``"finished"``, ``"patience"`` or ``"interrupted"``.
         exit_code: 0, or 128 + the signal that interrupted it.
+        figure: what the best one is called.
     """
 
+    run: Run
     step: int
     best: float | None
     reason: str
     exit_code: int = 0
+    figure: str | None = None
+
+    def __str__(self) -> str:
+        best = "" if self.best is None else f", best validation {self.figure} {self.best:.4f}"
+        return f"{self.run.path}: {self.reason} at step {self.step:,}{best}"
+
+    def _repr_html_(self) -> str:
+        """Show the fit in a notebook: how it ended, and its curves."""
+        figures = "".join(
+            f'<figure style="margin:.5em 0"><img alt="{exhibit.title}. {exhibit.caption}" width="560" '
+            f'src="{exhibit.drawing.data()}"><figcaption>{exhibit.caption}</figcaption></figure>'
+            for exhibit in loss_curves(self.run.metrics())
+        )
+        return f"<p><b>{escape(str(self))}</b></p>{figures}"
 
 
 def fit(
@@ -45,6 +65,7 @@ def fit(
     per_datum: bool = False,
     resume: bool = False,
     show_progress: bool = False,
+    track: Track | None = None,
 ) -> Outcome:
     """Take a training to its end, and keep everything in a run directory.
 
@@ -59,7 +80,8 @@ def fit(
         patience: stop after that many validations without a better one.
         per_datum: divide the logged loss by the rows of its batch (for programs whose plate is the batch).
         resume: go on from the newest checkpoint of the run, if there is one.
-        show_progress: draw a progress bar on stderr.
+        show_progress: draw a progress bar: on stderr, or in a notebook.
+        track: called with the step and its figures whenever a line of metrics is written, see :func:`tensorboard`.
 
     Returns:
         How it ended.
@@ -70,11 +92,11 @@ def fit(
         RunLockedError: where another process is writing to the run.
     """
     with run.writing(), stop_requests() as stop:
-        driver = Driver(training, run, validate, evaluate_every, log_every, patience, per_datum)
+        driver = Driver(training, run, validate, evaluate_every, log_every, patience, per_datum, track)
         if resume and run.checkpoints():
             driver.restore()
         total = training.num_steps
-        with tqdm(total=total, initial=driver.saved, disable=not show_progress, file=sys.stderr, unit="step") as bar:
+        with tqdm(total=total, initial=driver.saved, disable=not show_progress, unit="step") as bar:
             return driver.drive(stop, bar)
 
 
@@ -90,12 +112,15 @@ class Driver:
         log_every: int,
         patience: int | None,
         per_datum: bool,
+        track: Track | None,
     ) -> None:
         self.training, self.run, self.validate = training, run, validate
         self.evaluate_every, self.log_every, self.patience = evaluate_every, log_every, patience
         self.per_datum = per_datum
+        self.track = track
         self.index = self.saved = 0
         self.best: float | None = None
+        self.figure: str | None = None
         self.since_best = 0
         self.shown: dict[str, str] = {}
 
@@ -105,6 +130,7 @@ class Driver:
         self.run.rewind(checkpoint)
         self.training.load_state_dict(checkpoint.tree["training"])
         self.best, self.since_best = checkpoint.tree["best"], checkpoint.tree["since_best"]
+        self.figure = checkpoint.tree["figure"]
         self.index = self.saved = checkpoint.step
 
     def drive(self, stop: Stop, bar: Any) -> Outcome:
@@ -119,23 +145,26 @@ class Driver:
                 if step.index % self.evaluate_every == 0 or is_last:
                     self._evaluate_and_save()
                     if self.patience is not None and self.since_best >= self.patience:
-                        return Outcome(step.index, self.best, "patience")
+                        return self._outcome("patience")
                 if stop.signal is not None:
                     if self.saved != step.index:
                         self._save(is_best=False)
-                    return Outcome(step.index, self.best, "interrupted", stop.exit_code)
+                    return self._outcome("interrupted", stop.exit_code)
         except NonFiniteError as error:
             kept = f"the last good checkpoint is of step {self.saved}" if self.saved else "there is no checkpoint yet"
             raise type(error)(f"{error}\nIn {self.run.path}, {kept}.") from error
         if self.saved != self.index:
             self._evaluate_and_save()
-        return Outcome(self.index, self.best, "finished")
+        return self._outcome("finished")
+
+    def _outcome(self, reason: str, exit_code: int = 0) -> Outcome:
+        return Outcome(self.run, self.index, self.best, reason, exit_code, self.figure)
 
     def _log(self, step: Step, bar: Any) -> None:
         values = {"loss": float(step.loss) / (step.rows if self.per_datum else 1), "grad_norm": float(step.grad_norm)}
         if step.critic_loss is not None:
             values["critic_loss"] = float(step.critic_loss)
-        self.run.log(step.index, epoch=step.epoch, **values)
+        self._note(epoch=step.epoch, **values)
         bar.set_postfix({"loss": f"{values['loss']:.4g}"} | self.shown)
 
     def _evaluate_and_save(self) -> None:
@@ -145,14 +174,45 @@ class Driver:
             with rehearsal(), self.training.averaged():
                 torch.manual_seed(0)
                 name, value = self.validate()
-            self.run.log(self.index, **{f"validation_{name}": value})
+            self._note(**{f"validation_{name}": value})
             self.shown = {name: f"{value:.4g}"}
+            self.figure = name
             is_best = self.best is None or value > self.best
             self.best = value if is_best else self.best
             self.since_best = 0 if is_best else self.since_best + 1
         self._save(is_best)
 
+    def _note(self, **values: float) -> None:
+        self.run.log(self.index, **values)
+        if self.track is not None:
+            self.track(self.index, values)
+
     def _save(self, is_best: bool) -> None:
-        tree = {"training": self.training.state_dict(), "best": self.best, "since_best": self.since_best}
+        tree: dict[str, Any] = {
+            "training": self.training.state_dict(),
+            "best": self.best,
+            "since_best": self.since_best,
+        }
+        tree |= {"figure": self.figure}
         self.run.save(self.index, tree, best=is_best)
         self.saved = self.index
+
+
+def tensorboard(folder: str | Path) -> Track:
+    """Return a tracker for :func:`fit` that writes what TensorBoard reads.
+
+    Raises:
+        UsageError: where TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed: pip install 'pyrogen-ppl[track]'") from error
+    writer = SummaryWriter(str(folder))
+
+    def track(step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return track

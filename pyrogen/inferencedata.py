@@ -3,8 +3,9 @@
 This module needs NumPy, xarray and ArviZ, and no torch.
 """
 
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ with warnings.catch_warnings():
 
 from pyrogen.errors import CorruptCheckpointError, MissingInputError
 
-__all__ = ["Variable", "is_constant", "pareto_k", "read_netcdf", "to_inference_data", "write_netcdf"]
+__all__ = ["Variable", "is_constant", "pareto_k", "read_netcdf", "summary", "to_inference_data", "write_netcdf"]
 
 
 class Variable(NamedTuple):
@@ -91,9 +92,11 @@ def read_netcdf(path: str | Path) -> Any:
 
 def is_constant(log_weights: NDArray[Any]) -> bool:
     """Tell whether importance weights along the last dimension are equal, up to rounding: the guide is exact."""
-    spread = np.ptp(log_weights, axis=-1)
-    magnitude = np.abs(log_weights).max(axis=-1)
-    return bool(np.all(spread <= 1e-5 * np.maximum(magnitude, 1.0)))
+    log_weights = np.asarray(log_weights)
+    if not np.isfinite(log_weights).all():
+        return False
+    spread, magnitude = np.ptp(log_weights, axis=-1), np.abs(log_weights).max(axis=-1)
+    return bool(np.all(spread <= 1e-5 + 64 * np.finfo(log_weights.dtype).eps * magnitude))
 
 
 def pareto_k(log_weights: NDArray[Any]) -> NDArray[Any]:
@@ -114,13 +117,23 @@ def pareto_k(log_weights: NDArray[Any]) -> NDArray[Any]:
         >>> bool(np.isnan(pareto_k(np.full(100, -3.0))))
         True
     """
-    flat = np.asarray(log_weights, dtype=np.float64).reshape(-1, np.shape(log_weights)[-1])
-    shapes = np.array([np.nan if is_constant(row) else _tail_shape(row) for row in flat])
+    flat = np.asarray(log_weights).reshape(-1, np.shape(log_weights)[-1])
+    shapes = np.array([np.nan if is_constant(row) else _tail_shape(row.astype(np.float64)) for row in flat])
     return shapes.reshape(np.shape(log_weights)[:-1])[()]
 
 
 def _tail_shape(row: NDArray[Any]) -> float:
     row = row - row.max()
-    if IS_TREE:
-        return float(array_stats.psislw(-row)[1])
-    return float(arviz.psislw(row)[1])
+    with np.errstate(over="ignore"):  # in fits of a very heavy tail, whose candidates' weights are 1 / infinity there
+        return float(array_stats.psislw(-row)[1] if IS_TREE else arviz.psislw(row)[1])
+
+
+def summary(data: Any, names: Sequence[str]) -> Any:
+    """Return ArviZ's table of the named variables: means, standard deviations, intervals, Monte Carlo errors."""
+    logging.disable(logging.WARNING)  # a guide's draws are one chain, and independent: no convergence to warn of
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return arviz.summary(data, var_names=list(names)).dropna(axis="columns", how="all")
+    finally:
+        logging.disable(logging.NOTSET)

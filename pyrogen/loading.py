@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyrogen.errors import CorruptCheckpointError
+from pyrogen.errors import CorruptCheckpointError, ProgramError
 from pyrogen.parameters import live_state, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
@@ -90,7 +90,20 @@ def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) 
         return guide_trace.log_prob_sum() + model_trace.log_prob_sum()
 
     with rehearsal(), pyro.validation_enabled(False):
-        return program_parameters((model, guide), run)[0]
+        try:
+            return program_parameters((model, guide), run)[0]
+        except TypeError as error:
+            raise ProgramError(
+                f"the run was fitted with batches of {_described(example)}, which these programs do not take "
+                f"({error}). Pass the model and the guide that it was fitted with."
+            ) from error
+
+
+def _described(example: Mapping[str, Any]) -> str:
+    parts = [str(value.get("shape", value) if isinstance(value, dict) else value) for value in example["args"]]
+    named = example["kwargs"].items()
+    parts += [f"{name}={value.get('shape', value) if isinstance(value, dict) else value}" for name, value in named]
+    return f"({', '.join(parts)})"
 
 
 def _zeros(value: Any) -> Any:

@@ -1,25 +1,57 @@
-"""Pictures of runs, as PNG bytes."""
+"""Pictures as PNG bytes, each for a light and for a dark page."""
 
 import math
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL.Image import fromarray
 from torch import Tensor
 
 from pyrogen.spec import DataSpec
 
-__all__ = ["curves", "expected", "image_grid", "scatter"]
+__all__ = ["Drawing", "curves", "draw", "expected", "histogram", "image_grid", "scatter"]
 
-LABELS = {
-    "loss": "training loss",
-    "validation_elbo": "validation ELBO",
-    "validation_log_likelihood": "validation log p",
-}
+
+class Ink(NamedTuple):
+    """The colours of a page."""
+
+    text: str
+    line: str
+    series: tuple[str, ...]
+
+
+# The series are Okabe and Ito's, which most colour-blind readers tell apart; lightened for dark pages.
+LIGHT = Ink(
+    "#3c4354", "#d5d9e2", ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7a5195", "#6c757d")
+)
+DARK = Ink(
+    "#c3c8d4", "#3a4150", ("#56b4e9", "#f0825a", "#3ec79b", "#e0a3c4", "#e6b84c", "#9ad0f5", "#b69ad6", "#adb5bd")
+)
+
+
+class Drawing(NamedTuple):
+    """A picture for light pages and, where it differs, for dark ones.
+
+    Attributes:
+        light: PNG bytes.
+        dark: PNG bytes, or ``None`` where the picture looks the same on both.
+        width: in pixels of the page.
+    """
+
+    light: bytes
+    dark: bytes | None
+    width: int
+
+    def data(self, dark: bool = False) -> str:
+        """Return the picture as a ``data:`` address, for a page that needs no other file."""
+        png = self.dark if dark and self.dark is not None else self.light
+        return f"data:image/png;base64,{b64encode(png).decode()}"
 
 
 def expected(fn: Any) -> Tensor:
@@ -32,66 +64,110 @@ def expected(fn: Any) -> Tensor:
     return base.mean
 
 
-def unit_interval(x: Tensor, spec: DataSpec) -> Tensor:
+def image_grid(images: Tensor, spec: DataSpec, columns: int, scale: int = 4) -> Drawing:
+    """Lay images of shape ``(count, channels, height, width)`` out in rows, with transparent gaps.
+
+    Args:
+        columns: images in a row.
+        scale: pixels of the picture for each pixel of an image.
+    """
+    pixels = _unit_interval(images.detach().cpu().float(), spec)
+    count, channels, height, width = pixels.shape
+    gap = max(1, round(4 / scale))
+    tall, wide = height + gap, width + gap
+    sheet = np.zeros((math.ceil(count / columns) * tall - gap, columns * wide - gap, 4), dtype=np.float32)
+    for i, image in enumerate(pixels.numpy()):
+        top, left = i // columns * tall, i % columns * wide
+        sheet[top : top + height, left : left + width, :3] = image.transpose(1, 2, 0)[..., : 3 if channels >= 3 else 1]
+        sheet[top : top + height, left : left + width, 3] = 1
+    sheet = sheet.repeat(scale, 0).repeat(scale, 1)
+    buffer = BytesIO()
+    fromarray((sheet * 255).round().astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return Drawing(buffer.getvalue(), None, sheet.shape[1])
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "nats per datum") -> Drawing:
+    """Draw series of ``(step, value)`` points, one line each."""
+
+    def lines(axes: Axes, ink: Ink) -> None:
+        for (name, points), colour in zip(series.items(), ink.series * len(series), strict=False):
+            steps, values = zip(*points, strict=True)
+            marker = "o" if len(points) <= 40 else None
+            axes.plot(steps, values, label=name, color=colour, linewidth=1.4, marker=marker, markersize=3)
+        axes.set(xlabel="step", ylabel=ylabel)
+        # The first steps fall from far away; what matters is after them.
+        tail = np.concatenate([np.array(points)[len(points) // 20 :, 1] for points in series.values()])
+        low, high = tail.min(), tail.max()
+        if high > low:
+            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        if len(series) > 1:
+            _legend(axes, ink)
+
+    return draw(lines, (7.2, 3.0))
+
+
+def scatter(groups: Mapping[str, Tensor], xlabel: str = "first value", ylabel: str = "second value") -> Drawing:
+    """Draw the first two values of each group's rows as points."""
+
+    def points(axes: Axes, ink: Ink) -> None:
+        for i, (name, rows) in enumerate(groups.items()):
+            xy = rows.detach().cpu().flatten(1).numpy()
+            colour, marker = ink.series[i % len(ink.series)], "o" if i < len(ink.series) else "^"
+            second = xy[:, min(1, xy.shape[1] - 1)]
+            axes.scatter(xy[:, 0], second, s=10, alpha=0.7, label=name, linewidths=0, color=colour, marker=marker)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if len(groups) > 1:
+            _legend(axes, ink)
+
+    return draw(points, (7.2, 4.6))
+
+
+def histogram(values: Sequence[float], xlabel: str, threshold: float | None = None) -> Drawing:
+    """Draw how often values occur, with a line at a threshold."""
+
+    def bars(axes: Axes, ink: Ink) -> None:
+        axes.hist(values, bins=min(30, max(5, len(values) // 3)), color=ink.series[0])
+        if threshold is not None:
+            axes.axvline(threshold, color=ink.series[1], linewidth=1.4)
+        axes.set(xlabel=xlabel, ylabel="count")
+
+    return draw(bars, (7.2, 2.6))
+
+
+def draw(paint: Callable[[Axes, Ink], None], size: tuple[float, float]) -> Drawing:
+    """Paint a chart twice, in the colours of a light and of a dark page, on a transparent ground."""
+    light, dark = (_chart(paint, ink, size) for ink in (LIGHT, DARK))
+    return Drawing(light, dark, round(size[0] * 100))
+
+
+def _chart(paint: Callable[[Axes, Ink], None], ink: Ink, size: tuple[float, float]) -> bytes:
+    figure = Figure(figsize=size, layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    paint(axes, ink)
+    axes.grid(color=ink.line, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(ink.line)
+    axes.tick_params(colors=ink.text, labelsize=9)
+    axes.xaxis.label.set_color(ink.text)
+    axes.yaxis.label.set_color(ink.text)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def _legend(axes: Axes, ink: Ink) -> None:
+    legend = axes.legend(frameon=False, fontsize=8, markerscale=1.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    for text in legend.get_texts():
+        text.set_color(ink.text)
+
+
+def _unit_interval(x: Tensor, spec: DataSpec) -> Tensor:
     """Scale values to [0, 1] for a picture: whole levels by their number, reals by their own range."""
     if spec.kind == "real":
         low, high = x.min(), x.max()
         return (x - low) / (high - low).clamp(min=1e-12)
     top = 1 if spec.kind == "dequantized" or spec.levels is None else spec.levels - 1
     return (x / top).clamp(0, 1)
-
-
-def image_grid(images: Tensor, spec: DataSpec, columns: int, scale: int = 4) -> bytes:
-    """Lay images of shape ``(count, channels, height, width)`` out in rows.
-
-    Args:
-        columns: images in a row.
-        scale: pixels of the picture for each pixel of an image.
-    """
-    pixels = unit_interval(images.detach().cpu().float(), spec)
-    count, channels, height, width = pixels.shape
-    rows = math.ceil(count / columns)
-    sheet = np.ones((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), dtype=np.float32)
-    for i, image in enumerate(pixels.numpy()):
-        top, left = 1 + i // columns * (height + 1), 1 + i % columns * (width + 1)
-        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)
-    sheet = sheet.repeat(scale, 0).repeat(scale, 1)
-    buffer = BytesIO()
-    rgb = np.broadcast_to(sheet[..., :3] if channels >= 3 else sheet[..., :1], (*sheet.shape[:2], 3))
-    fromarray((rgb * 255).round().astype(np.uint8)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def curves(metrics: Sequence[Mapping[str, Any]], names: Sequence[str], unit: str = "nats per datum") -> bytes:
-    """Draw the named metrics against the step, one line each."""
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    axes = figure.subplots()
-    for name in names:
-        points = [(row["step"], row[name]) for row in metrics if row.get(name) is not None]
-        if points:
-            marker = "o" if len(points) < 40 else None
-            axes.plot(*zip(*points, strict=True), label=LABELS.get(name, name), marker=marker, markersize=3)
-    axes.set(xlabel="step", ylabel=unit)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
-
-
-def scatter(groups: Mapping[str, Tensor], xlabel: str = "first value", ylabel: str = "second value") -> bytes:
-    """Draw the first two values of each group's rows as points."""
-    figure = Figure(figsize=(5.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for name, rows in groups.items():
-        points = rows.detach().cpu().flatten(1).numpy()
-        axes.scatter(points[:, 0], points[:, min(1, points.shape[1] - 1)], s=8, alpha=0.6, label=name, linewidths=0)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.legend(frameon=False, markerscale=2, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()

@@ -216,8 +216,8 @@ class Recipe:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether a data name is a path: one with a separator or a suffix, and not of the catalogue."""
-    return name not in catalogue.names("data") and any(mark in name for mark in "/\\.~")
+    """Tell whether a data name is a path: not of the catalogue, and there, or with a separator or a suffix."""
+    return name not in catalogue.names("data") and (Path(name).exists() or any(mark in name for mark in "/\\.~"))
 
 
 def _cosine(optimizer: torch.optim.Optimizer, num_steps: int) -> LRScheduler:

@@ -1,163 +1,187 @@
 """A run on one page."""
 
-import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pyro
-import torch
-from jinja2 import Environment, PackageLoader
-from pyro import poutine
-from torch import Tensor
+from matplotlib.axes import Axes
 
 from pyrogen import pictures
-from pyrogen.card import accepted_columns
-from pyrogen.data import Dataset
+from pyrogen.analysis import to_arviz
+from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
+from pyrogen.exhibits import Exhibit, exhibits, loss_curves
 from pyrogen.files import write_file
+from pyrogen.inferencedata import summary, write_netcdf
 from pyrogen.loading import load
-from pyrogen.programs import simulate
-from pyrogen.recipe import Programs, Recipe
+from pyrogen.page import Table, evaluation, render
+from pyrogen.pictures import Ink
+from pyrogen.recipe import Recipe
+from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
-from pyrogen.sites import Generating
+from pyrogen.sites import Program
 
 __all__ = ["write_report"]
 
-COLUMNS = 10
+PIXELS = {"samples", "reconstructions", "neighbours", "interpolations", "traversals"}
+TRUSTED = 0.7
+"""The Pareto shape up to which importance weights mend a guide (Vehtari et al., 2024)."""
+
+MOST_VALUES = 30
+"""A latent variable of more values than this is for posterior.nc, not for a table."""
 
 
-class Picture(NamedTuple):
-    """A picture of the page: where it is kept, and what it shows."""
+def write_report(
+    run: str | Path | Run, model: Program | None = None, guide: Program | None = None, *args: Any, **kwargs: Any
+) -> Path:
+    """Write ``report.html``, its pictures and ``posterior.nc`` into a run directory.
 
-    name: str
-    title: str
-    caption: str
-    png: bytes
+    The page needs no network and no other file. Of a run of ``pyrogen train`` it shows learning curves, figures,
+    samples, reconstructions, nearest neighbours, the latent space and how far the guide is to be trusted; of the
+    user's own programs the curves and the posterior.
 
-    @property
-    def data(self) -> str:
-        """The picture in base64, for a page that needs no other file."""
-        return base64.b64encode(self.png).decode()
-
-
-def write_report(path: str | Path) -> Path:
-    """Write ``report.html`` and its pictures into a run directory of ``pyrogen train``.
-
-    The page needs no network and no other file. It shows the learning curves, what ``pyrogen evaluate`` found,
-    samples, reconstructions, the latent variables, and what is needed to repeat the fit.
+    Args:
+        run: the run directory.
+        model: for a run of the user's own programs: the model as it was built for the fit, and its guide and
+            arguments, observed data included.
 
     Returns:
         The page's path.
 
     Raises:
         MissingInputError: where there is no run, or no checkpoint in it.
+        UsageError: where the run is of the user's own programs, and they are not given.
     """
-    run = Run.open(path)
-    recipe = Recipe.from_json(run.manifest)
-    dataset = recipe.dataset()
-    programs = load(run)
-    pyro.set_rng_seed(recipe.seed)
-    with evaluating(*programs):
-        shown = [*_curves(run), *_pictures(programs, dataset)]
-    evaluation = run.path / "evaluation.json"
-    figures = json.loads(evaluation.read_text())["metrics"] if evaluation.exists() else {}
-    environment = Environment(loader=PackageLoader("pyrogen"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html").render(
-        name=run.path.resolve().name,
-        recipe=recipe,
-        description=dataset.describe(),
-        figures=figures,
-        pictures=shown,
-        settings=_rows(run.manifest),
-        versions=run.manifest["versions"],
-        command=recipe.command(run.path),
-        steps=run.checkpoints()[-1],
-    )
-    for picture in shown:
-        write_file(run.path / f"{picture.name}.png", picture.png)
-    write_file(run.path / "report.html", page.encode())
+    run = run if isinstance(run, Run) else Run.open(run)
+    if run.manifest.get("kind") == "recipe":
+        lead, command, table, shown = _of_recipe(run)
+    elif model is not None:
+        lead, command, table, shown = _of_programs(run, model, guide, args, kwargs)
+    else:
+        raise UsageError(
+            f"{run.path} was made by programs of its own: give them, as pyrogen.write_report(run, model, guide, *data)"
+        )
+    shown = loss_curves(run.metrics()) + shown
+    tables = [table, Table("Settings", (), _settings(run.manifest))]
+    lead = f"{lead} {run.checkpoints()[-1]:,} steps."
+    for exhibit in shown:
+        write_file(run.path / f"{exhibit.name}.png", exhibit.drawing.light)
+    write_file(run.path / "report.html", render(run.path.resolve().name, lead, tables, shown, PIXELS, command))
     return run.path / "report.html"
 
 
-def _curves(run: Run) -> list[Picture]:
-    metrics = run.metrics()
-    validation = sorted({name for row in metrics for name in row if name.startswith("validation_")})
-    found = [
-        Picture(
-            "loss",
-            "Training loss",
-            "The objective on training batches, per datum: lower is better.",
-            pictures.curves(metrics, ["loss"]),
-        )
-    ]
-    if validation:
-        caption = "On held-out data, per datum: higher is better. The best checkpoint is the one that is shown below."
-        found.append(Picture("validation", "Validation", caption, pictures.curves(metrics, validation)))
-    return found
+Content = tuple[str, str, Table, list[Exhibit]]
 
 
-def _pictures(programs: Programs, dataset: Dataset) -> list[Picture]:
-    model, guide = programs
-    split = "test" if len(dataset.test["x"]) else "train"
-    held_out = dataset.eval_columns(split)
-    if "size" not in accepted_columns(model, ["size"]):
+def _of_recipe(run: Run) -> Content:
+    recipe = Recipe.from_json(run.manifest)
+    dataset = recipe.dataset()
+    programs = load(run)
+    with rehearsal(), evaluating(*programs):
+        pyro.set_rng_seed(recipe.seed)
+        shown = exhibits(programs, dataset)
+    if programs.guide is not None:
+        data = to_arviz(run, num_samples=200)
+        write_netcdf(data, run.path / "posterior.nc")
+        shown += _trust(data)
+    lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
+    return lead, recipe.command(run.path), _figures(run), shown
+
+
+def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwargs: Any) -> Content:
+    data = to_arviz(load(run, model, guide), *args, **kwargs)
+    write_netcdf(data, run.path / "posterior.nc")
+    return "Programs of the user's own.", "", _posterior(data), [*_intervals(data), *_trust(data)]
+
+
+def _figures(run: Run) -> Table:
+    found = evaluation(run)
+    rows = []
+    for name, figure in found.items():
+        stderr = "" if figure["stderr"] is None else f"{figure['stderr']:.4f}"
+        particles = str(figure.get("num_particles", ""))
+        rows.append([name, f"{figure['value']:.4f}", stderr, figure["unit"], particles])
+    note = "" if found else f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again."
+    return Table("Figures", ("figure", "value", "standard error", "unit", "particles"), rows, note)
+
+
+def _in_a_table(data: Any) -> list[str]:
+    posterior = data["posterior"]
+    draws = posterior.sizes["chain"] * posterior.sizes["draw"]
+    return [name for name in posterior.data_vars if posterior[name].size // draws <= MOST_VALUES]
+
+
+def _posterior(data: Any) -> Table:
+    names = _in_a_table(data)
+    if not names:
+        return Table("Posterior", (), (), "Every latent variable has too many values for a table: see posterior.nc.")
+    found = summary(data, names)
+    rows = [[str(index), *(f"{float(value):.3g}" for value in row)] for index, row in found.iterrows()]
+    return Table("Posterior", ("", *map(str, found.columns)), rows, _verdict(data))
+
+
+def _verdict(data: Any) -> str:
+    attrs = data["sample_stats"].attrs if _has(data, "sample_stats") else {}
+    if attrs.get("constant_weights"):
+        return "The importance weights are constant: the guide is the exact posterior."
+    k = attrs.get("pareto_k")
+    if k is None or not np.isfinite(k):
+        return ""
+    trusted = "so its importance weights can be trusted" if k <= TRUSTED else "so do not trust this guide's tails"
+    return f"The Pareto shape of the guide's importance weights is {k:.2f}, {trusted} (up to {TRUSTED})."
+
+
+def _intervals(data: Any) -> list[Exhibit]:
+    labels: list[str] = []
+    bounds: list[Any] = []
+    for name in _in_a_table(data):
+        draws = data["posterior"][name].stack(sample=("chain", "draw")).transpose("sample", ...)
+        labels += [f"{name}[{', '.join(map(str, i))}]" if i else name for i in np.ndindex(draws.shape[1:])]
+        bounds += list(np.quantile(draws.values.reshape(draws.shape[0], -1), (0.05, 0.25, 0.5, 0.75, 0.95), axis=0).T)
+    if not labels:
         return []
-    found = []
-    if len(dataset.spec.shape) == 3:
-        samples = simulate(model, size=10 * COLUMNS)["x"]
-        found.append(_images("samples", "Samples", "Drawn from the model, without data.", samples, dataset))
-        if guide is not None:
-            found.append(_reconstructions(programs, held_out["x"][:COLUMNS], dataset))
-    else:
-        samples = simulate(model, size=500)["x"]
-        groups = {"data": held_out["x"][:500], "samples": samples}
-        caption = "The first two values of held-out data and of draws from the model."
-        found.append(Picture("samples", "Samples", caption, pictures.scatter(groups)))
-    if guide is not None:
-        found += _latents(programs, held_out)
-    return found
+
+    def forest(axes: Axes, ink: Ink) -> None:
+        for y, (outer_low, low, middle, high, outer_high) in enumerate(reversed(bounds)):
+            axes.plot((outer_low, outer_high), (y, y), color=ink.series[0], linewidth=1.2)
+            axes.plot((low, high), (y, y), color=ink.series[0], linewidth=3.2)
+            axes.plot(middle, y, "o", color=ink.series[1], markersize=4)
+        axes.set_yticks(range(len(labels)), labels[::-1])
+
+    drawing = pictures.draw(forest, (7.2, 1.0 + 0.24 * len(labels)))
+    return [Exhibit("intervals", "Posterior intervals", "Medians, with 50% and 90% intervals.", drawing)]
 
 
-def _images(name: str, title: str, caption: str, images: Tensor, dataset: Dataset) -> Picture:
-    scale = max(1, 72 // dataset.spec.shape[-1])
-    return Picture(name, title, caption, pictures.image_grid(images, dataset.spec, COLUMNS, scale))
-
-
-def _reconstructions(programs: Programs, x: Tensor, dataset: Dataset) -> Picture:
-    """Show data, the mean of p(x | z) for one draw of z from the guide, and a draw of x from it."""
-    guide_trace = poutine.trace(programs.guide).get_trace(x)
-    replayed = Generating()(poutine.replay(programs.model, trace=guide_trace))
-    site = poutine.trace(replayed).get_trace(x).nodes["x"]
-    rows = torch.cat([x, pictures.expected(site["fn"]), site["value"]])
-    caption = "Top: held-out data. Middle: the mean of p(x | z) at one z drawn from the guide. Bottom: a draw from it."
-    return _images("reconstructions", "Reconstructions", caption, rows, dataset)
-
-
-def _latents(programs: Programs, held_out: Mapping[str, Tensor]) -> list[Picture]:
-    """Show where the guide puts held-out data, coloured by label where there are labels."""
-    count = min(1000, len(held_out["x"]))
-    draws = poutine.trace(programs.guide).get_trace(held_out["x"][:count])
-    z = next((site["value"] for name, site in draws.nodes.items() if name == "z"), None)
-    if z is None or z.shape[-1] < 2:
+def _trust(data: Any) -> list[Exhibit]:
+    """Show, where latents are local, for how many data the guide can be trusted."""
+    if not _has(data, "sample_stats") or "pareto_k" not in data["sample_stats"].data_vars:
         return []
-    spread = z.var(0).argsort(descending=False)[:2].sort().values
-    z = z[:, spread]
-    labels = held_out.get("y")
-    groups = {"z": z} if labels is None else {f"{c}": z[labels[:count] == c] for c in labels[:count].unique().tolist()}
-    axes = [f"latent variable {i}" for i in spread.tolist()]
+    k = data["sample_stats"]["pareto_k"].values
+    k = k[np.isfinite(k)]
+    if not len(k):
+        return []
     caption = (
-        "Held-out data in the two latent variables that the guide is surest of, one draw each"
-        + ("." if labels is None else ", coloured by label.")
-    )  # fmt: skip
-    return [Picture("latents", "Latent variables", caption, pictures.scatter(groups, *axes))]
+        f"The Pareto shape k of the importance weights of {len(k)} held-out data. {np.mean(k > TRUSTED):.0%} are above "
+        f"{TRUSTED}, where importance weights cannot mend the guide. The ELBO is a bound all the same."
+    )
+    drawing = pictures.histogram(k.tolist(), "Pareto k", TRUSTED)
+    return [Exhibit("pareto", "How far to trust the guide", caption, drawing)]
 
 
-def _rows(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _has(data: Any, group: str) -> bool:
+    return group in data.children if hasattr(data, "children") else group in data.groups()
+
+
+def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if manifest.get("kind") != "recipe":
+        return [(key, json.dumps(value)) for key, value in manifest.items()]
     rows = []
     for part in ("model", "objective", "data"):
         rows.append((part, manifest[part]["name"]))
         rows += [(f"{part}: {key}", json.dumps(value)) for key, value in manifest[part]["settings"].items()]
     rows += [(key, json.dumps(value)) for key, value in manifest["training"].items() if value is not None]
-    return [*rows, ("seed", str(manifest["seed"])), ("data fingerprint", manifest["fingerprint"][:16])]
+    rows += [("seed", str(manifest["seed"])), ("data fingerprint", manifest["fingerprint"][:16])]
+    return rows + list(manifest["versions"].items())

@@ -69,6 +69,10 @@ class Run:
         self.manifest = manifest
         self._writing = False
 
+    def __repr__(self) -> str:
+        steps = self.checkpoints()
+        return f"Run({str(self.path)!r}, {f'step {steps[-1]:,}' if steps else 'no checkpoint yet'})"
+
     @classmethod
     def create(cls, path: str | Path, manifest: dict[str, Any], overwrite: bool = False) -> Self:
         """Make a run directory, and its parents.
@@ -325,7 +329,8 @@ def _refuse_to_destroy(folder: Path, overwrite: bool) -> None:
     # A run that never came to a checkpoint (a first loss that is not finite, say) holds nothing to lose.
     if run.checkpoints() and not overwrite:
         raise RunExistsError(
-            f"{folder} holds a run already; use another --out, --overwrite, or `pyrogen resume {folder}`"
+            f"{folder} holds a run already; use another --out, overwrite it (--overwrite, overwrite=True), or go "
+            f"on with `pyrogen resume {folder}`"
         )
 
 

@@ -1,6 +1,7 @@
 """Run a model against a guide, refuse pairs that do not fit, and collect their log-probabilities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -79,6 +80,21 @@ def _in_particles(
     return partial(vectorized, model), partial(vectorized, guide), nesting + 1, -1 - nesting
 
 
+@contextmanager
+def _noting_particles(num_particles: int) -> Iterator[None]:
+    """Add to an error of shapes what a program that never met particles cannot know."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if num_particles > 1:
+            error.add_note(
+                f"The programs ran with {num_particles} particles in an outermost plate, so that every draw has batch "
+                f"dimensions in front: write (w * x).sum(-1) for x @ w, and loc[..., k] for loc[k]. ELBO can also draw "
+                f"particles one by one, with vectorize_particles=False."
+            )
+        raise
+
+
 def trace_pair(
     model: Program,
     guide: Program,
@@ -99,9 +115,10 @@ def trace_pair(
     """
     model, guide, nesting, particle_dim = _in_particles(model, guide, num_particles, max_plate_nesting)
     guide = poutine.enum(guide, first_available_dim=-1 - nesting)
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(poutine.enum(model), trace=guide_trace)).get_trace(*args, **kwargs)
-    return _scored(model_trace, guide_trace, nesting, particle_dim)
+    with _noting_particles(num_particles):
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(poutine.replay(poutine.enum(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        return _scored(model_trace, guide_trace, nesting, particle_dim)
 
 
 def trace_pair_from_model(

@@ -18,7 +18,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S), ids=["first", "in-python"])
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S), ids=["first", "in-python", "arviz"])
 def test_readme_python(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(block, "README.md", "exec"), {})
     assert capsys.readouterr().out

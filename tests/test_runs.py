@@ -119,7 +119,7 @@ def test_create_refuses_what_is_there(run: Run, tmp_path: Path) -> None:
     assert Run.create(run.path, {"model": "vae"}).checkpoints() == []  # it holds nothing to lose yet
     with run.writing():
         fill(run, 1)
-    with pytest.raises(RunExistsError, match=r"use another --out, --overwrite, or `pyrogen resume .*vae`"):
+    with pytest.raises(RunExistsError, match=r"use another --out, overwrite it .*`pyrogen resume .*vae`"):
         Run.create(run.path, {})
     foreign = tmp_path / "home"
     foreign.mkdir()

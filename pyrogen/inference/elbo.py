@@ -99,6 +99,10 @@ class ELBO(Objective):
         losses = [self._loss(trace_pair(model, guide, args, kwargs, 1, nesting)) for _ in range(self.num_particles)]
         return torch.stack(losses).mean()
 
+    def extra_repr(self) -> str:
+        beta = "" if isinstance(self.beta, Annealing) else f", beta={self.beta}"
+        return f"num_particles={self.num_particles}{beta}, analytic_kl={self.analytic_kl}"
+
     @property
     def _is_tempered(self) -> bool:
         return isinstance(self.beta, Annealing) or self.beta != 1.0

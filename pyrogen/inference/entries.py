@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pyrogen.errors import UsageError
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
@@ -54,4 +55,9 @@ def renyi(model: Program, guide: Program | None, example: Any, *, alpha: float =
 
 def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> MaximumLikelihood:
     """Make the likelihood of a model whose density is exact."""
+    if guide is not None:
+        raise UsageError(
+            "maximum-likelihood needs an exact density, and this model has latent variables and a guide for them: use "
+            "--objective elbo, iwae or renyi"
+        )
     return MaximumLikelihood()

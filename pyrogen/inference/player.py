@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -125,8 +126,16 @@ class Player:
 def _made(optimizer: OptimizerLike, parameters: Mapping[str, Tensor]) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
+    if isinstance(optimizer, PyroOptim):
+        raise ProgramError(
+            "optimizer is one of pyro.optim: pass torch's own, for example lambda params: torch.optim.Adam(params, "
+            "lr=1e-3)"
+        )
     if not parameters:
-        raise ProgramError("there is nothing to fit: the programs have no parameter that requires a gradient")
+        raise ProgramError(
+            "there is nothing to fit: the programs have no parameter that requires a gradient. A network that a "
+            "function uses must be registered in it: pyro.module('net', net)"
+        )
     made = optimizer(list(parameters.values()))
     if not isinstance(made, Optimizer):
         raise ProgramError(

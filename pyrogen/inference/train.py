@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.feed import Feed
@@ -95,6 +96,8 @@ def train(
             f"objective must be a pyrogen Objective, found {type(objective).__name__}; "
             f"wrap one of Pyro's ELBOs as PyroELBO(elbo)"
         )
+    if isinstance(batches, tuple) and batches and all(isinstance(part, Tensor) for part in batches):
+        raise ProgramError("batches is one tuple of tensors, which would be taken for several batches: pass [(x, y)]")
     if min(steps) < 1 or (simultaneous and steps != (1, 1)):
         raise ProgramError(f"steps must be at least one for each player, and (1, 1) if simultaneous; found {steps}")
     return Training(

@@ -1,10 +1,11 @@
 """A fit under way: its players, its position in the data, and its steps."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import pyro
@@ -79,6 +80,11 @@ class Training(Iterator[Step]):
         self._make_programs, self._make_critic = make_programs, make_critic
         self._pending: Mapping[str, Any] | None = None
         self._healthy: Tensor | None = None
+
+    def __repr__(self) -> str:
+        total = "" if self.num_steps is None else f" of {self.num_steps:,}"
+        parameters = f", {sum(p.numel() for p in self.parameters.values()):,} parameters" if self.parameters else ""
+        return f"Training({type(self.objective).__name__}, step {self.index:,}{total}{parameters})"
 
     def __iter__(self) -> "Training":
         return self
@@ -160,7 +166,10 @@ class Training(Iterator[Step]):
         """Rehearse the first step: find the parameters, check that all fits together, make the optimisers."""
         args, kwargs = batch
         programs = (self.model, self.guide)
-        with rehearsal([*modules_of(*programs).values(), self.objective]):
+        with (
+            rehearsal([*modules_of(*programs).values(), self.objective]),
+            self._explaining(batch, InfeasibleStartError),
+        ):
             run = partial(self.objective, self.model, self.guide, *args, **kwargs)
             self.parameters, loss = program_parameters(programs, run)
             losses = [loss]
@@ -235,7 +244,8 @@ class Training(Iterator[Step]):
         compute = self.objective.critic_loss if is_critic else self.objective
         rng = torch.get_rng_state()
         kept = [(buffer, buffer.clone()) for module in own for buffer in module.buffers()]
-        with buffers_restored(others), nullcontext() if self.validate else pyro.validation_enabled(False):
+        validation = nullcontext() if self.validate else pyro.validation_enabled(False)
+        with buffers_restored(others), validation, self._explaining(batch, NonFiniteError):
             loss = compute(self.model, self.guide, *args, **kwargs)
             norm, finite = player.backward(loss)
         self._note(finite)
@@ -244,6 +254,23 @@ class Training(Iterator[Step]):
         if (finite.device.type == "cpu" or self.index % CHECK_EVERY == 0) and not finite:
             self._stop(player, loss, batch, rng)
         return loss.detach(), norm, finite
+
+    @contextmanager
+    def _explaining(self, batch: Batch, kind: type[NonFiniteError]) -> Iterator[None]:
+        """Turn what Pyro's validation says of a value without density into an error with all sites' densities."""
+        try:
+            yield
+        except ValueError as error:
+            message = str(error).partition(", but found invalid values")[0]
+            if not message.startswith(("Expected parameter", "Expected value argument", "Error while computing")):
+                raise
+            args, kwargs = batch
+            raise kind(
+                f"step {self.index + 1}: {shorten(message, 240)}. The parameters are those of the step before. "
+                f"Lower the learning rate, change the initial values, or mend the data: NaN, values outside of a "
+                f"distribution's support, reals that were not standardised.\n"
+                f"{site_table(self.model, self.guide, *args, **kwargs)}"
+            ) from error
 
     def _note(self, finite: Tensor) -> None:
         """Remember on the device that a step was not finite, so that none after it is taken."""

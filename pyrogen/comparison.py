@@ -1,0 +1,94 @@
+"""Several runs on the same data side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyro
+
+from pyrogen import pictures
+from pyrogen.errors import UsageError
+from pyrogen.evaluation import evaluating
+from pyrogen.exhibits import Exhibit, exhibits
+from pyrogen.files import write_file
+from pyrogen.loading import load
+from pyrogen.page import Table, evaluation, render
+from pyrogen.recipe import Recipe
+from pyrogen.rehearsal import rehearsal
+from pyrogen.runs import Run
+
+__all__ = ["compare"]
+
+Figures = dict[str, dict[str, Any]]
+
+
+def compare(paths: Sequence[str | Path], out: str | Path) -> tuple[Path, dict[str, Figures]]:
+    """Write one page about several runs: figures side by side, curves together, samples one below the other.
+
+    Args:
+        paths: run directories of ``pyrogen train`` that ``pyrogen evaluate`` has measured.
+        out: the page.
+
+    Returns:
+        The page's path, and each run's figures by run and name.
+
+    Raises:
+        UsageError: where a run was not evaluated, or the runs were fitted to different data.
+    """
+    runs = _named([Run.open(path) for path in paths])
+    if len({run.manifest.get("fingerprint") for run in runs.values()}) > 1:
+        raise UsageError(f"{', '.join(runs)} were fitted to different data: their figures cannot be compared")
+    figures = {name: evaluation(run) for name, run in runs.items()}
+    for name, found in figures.items():
+        if not found:
+            raise UsageError(f"{name} has no figures yet: run `pyrogen evaluate {runs[name].path}` first")
+    samples = [exhibit for name, run in runs.items() for exhibit in _samples(name, run)]
+    shown = _validation(runs) + samples
+    lead = f"{len(runs)} runs on the same data."
+    page = render(" · ".join(runs), lead, [_table(figures)], shown, {exhibit.name for exhibit in samples})
+    write_file(Path(out), page)
+    return Path(out), figures
+
+
+def _named(runs: Sequence[Run]) -> dict[str, Run]:
+    """Call each run by its folder, or by as much of its path as tells it from the others."""
+    paths = [run.path.resolve() for run in runs]
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return dict(zip(names, runs, strict=True))
+    raise UsageError(f"the same run is given twice: {', '.join(map(str, paths))}")
+
+
+def _table(figures: Mapping[str, Figures]) -> Table:
+    units = {key: figure["unit"] for found in figures.values() for key, figure in found.items()}
+    rows = [[name, *(_cell(found.get(key)) for key in units)] for name, found in figures.items()]
+    head = ["run", *(f"{key} ({unit})" for key, unit in units.items())]
+    return Table("Figures", head, rows, "Value ± standard error on the same held-out data.")
+
+
+def _cell(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
+        return "—"
+    stderr = "" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}"
+    return f"{figure['value']:.4f}{stderr}"
+
+
+def _validation(runs: Mapping[str, Run]) -> list[Exhibit]:
+    curves = {}
+    for name, run in runs.items():
+        rows = run.metrics()
+        points = [(r["step"], v) for r in rows for k, v in r.items() if k.startswith("validation_") and v is not None]
+        if points:
+            curves[name] = points
+    if not curves:
+        return []
+    return [Exhibit("validation", "Validation", "On held-out data: higher is better.", pictures.curves(curves))]
+
+
+def _samples(name: str, run: Run) -> list[Exhibit]:
+    programs, recipe = load(run), Recipe.from_json(run.manifest)
+    with rehearsal(), evaluating(*programs):
+        pyro.set_rng_seed(recipe.seed)
+        found = [exhibit for exhibit in exhibits(programs, recipe.dataset()) if exhibit.name == "samples"]
+    return [e._replace(title=f"Samples of {name}", name=f"samples-{name}".replace("/", "-")) for e in found]

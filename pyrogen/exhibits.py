@@ -1,0 +1,163 @@
+"""What a report shows of fitted programs: samples, reconstructions, paths through the latent space, neighbours."""
+
+from typing import Any, NamedTuple
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyrogen import pictures
+from pyrogen.card import accepted_columns
+from pyrogen.data import Dataset
+from pyrogen.pictures import Drawing
+from pyrogen.programs import simulate
+from pyrogen.recipe import Programs
+from pyrogen.sites import Generating, Program
+
+__all__ = ["Exhibit", "decode", "exhibits", "loss_curves"]
+
+COLUMNS = 10
+NEIGHBOUR_ROWS = 10_000
+
+
+class Exhibit(NamedTuple):
+    """A picture and what it says.
+
+    Attributes:
+        name: its file's name, without the suffix.
+        title: a heading.
+        caption: what is to be seen.
+        drawing: the picture, for light and for dark pages.
+    """
+
+    name: str
+    title: str
+    caption: str
+    drawing: Drawing
+
+
+def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
+    """Draw all that applies to programs of the catalogue; nothing for a model that does not generate."""
+    model, guide = programs
+    if not accepted_columns(model, ["size"]):
+        return []
+    split = "test" if len(dataset.test["x"]) else "train"
+    held_out = dataset.eval_columns(split)
+    samples = simulate(model, size=10 * COLUMNS)["x"].cpu()
+    if len(dataset.spec.shape) != 3:
+        shown = [_cloud(model, held_out["x"])]
+    else:
+        shown = [
+            _images("samples", "Samples", "Drawn from the model, without data.", samples, dataset),
+            _neighbours(samples[:COLUMNS], dataset),
+        ]
+    if guide is None:
+        return shown
+    z, spread = _encoded(guide, held_out["x"][:1000])
+    if z is None or z.shape[-1] < 2:
+        return shown
+    shown.append(_latents(z, spread, held_out.get("y")))
+    if len(dataset.spec.shape) == 3:
+        x = held_out["x"]
+        shown[1:1] = [_reconstructions(programs, x[:COLUMNS], dataset)]
+        shown += [_interpolations(model, z, dataset), _traversals(model, z[0], spread, dataset)]
+    return shown
+
+
+def _images(name: str, title: str, caption: str, images: Tensor, dataset: Dataset) -> Exhibit:
+    scale = max(1, 72 // dataset.spec.shape[-1])
+    return Exhibit(name, title, caption, pictures.image_grid(images, dataset.spec, COLUMNS, scale))
+
+
+def _cloud(model: Program, x: Tensor) -> Exhibit:
+    groups = {"held-out data": x[:500], "samples": simulate(model, size=500)["x"]}
+    caption = "The first two values of held-out data and of draws from the model."
+    return Exhibit("samples", "Samples", caption, pictures.scatter(groups))
+
+
+def _reconstructions(programs: Programs, x: Tensor, dataset: Dataset) -> Exhibit:
+    guide_trace = poutine.trace(programs.guide).get_trace(x)
+    replayed = Generating()(poutine.replay(programs.model, trace=guide_trace))
+    site = poutine.trace(replayed).get_trace(x).nodes["x"]
+    rows = torch.cat([x, pictures.expected(site["fn"]), site["value"]])
+    caption = "Top: held-out data. Middle: the mean of p(x | z) at one z drawn from the guide. Bottom: a draw from it."
+    return _images("reconstructions", "Reconstructions", caption, rows, dataset)
+
+
+def _neighbours(samples: Tensor, dataset: Dataset) -> Exhibit:
+    train = dataset.eval_columns("train")["x"][:NEIGHBOUR_ROWS]
+    nearest = torch.cdist(samples.flatten(1), train.flatten(1)).topk(3, largest=False).indices
+    rows = torch.cat([samples, *(train[nearest[:, rank]] for rank in range(3))])
+    among = "" if len(train) < NEIGHBOUR_ROWS else f" among {NEIGHBOUR_ROWS:,}"
+    caption = (
+        f"Top: samples. Below each: the three training images{among} that are nearest to it in Euclidean distance. "
+        "A sample that equals one was memorised."
+    )
+    return _images("neighbours", "Nearest training images", caption, rows, dataset)
+
+
+def _encoded(guide: Program, x: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Draw z twice for each datum; return one draw, and how much each latent variable varies within a datum."""
+    draws = [poutine.trace(guide).get_trace(x).nodes.get("z") for _ in range(2)]
+    if draws[0] is None or draws[1] is None:
+        return None, torch.zeros(0)
+    first, second = draws[0]["value"], draws[1]["value"]
+    return first, (first - second).square().mean(0) / 2
+
+
+def _latents(z: Tensor, spread: Tensor, labels: Tensor | None) -> Exhibit:
+    pair = spread.argsort()[:2]
+    points = z[:, pair]
+    groups = {"z": points}
+    if labels is not None:
+        y = labels[: len(z)]
+        groups = {str(label): points[y == label] for label in y.unique().tolist()}
+    axes = [f"latent variable {i}" for i in pair.tolist()]
+    colour = "" if labels is None else ", coloured by label"
+    caption = f"Held-out data in the two latent variables that the guide is surest of, one draw each{colour}."
+    return Exhibit("latents", "Latent variables", caption, pictures.scatter(groups, *axes))
+
+
+def decode(model: Program, z: Tensor) -> Tensor:
+    """Return the mean of p(x | z) for each row of z."""
+    given = Generating()(poutine.condition(model, data={"z": z}))
+    return pictures.expected(poutine.trace(given).get_trace(size=len(z)).nodes["x"]["fn"])
+
+
+def _interpolations(model: Program, z: Tensor, dataset: Dataset) -> Exhibit:
+    steps = torch.linspace(0, 1, COLUMNS, device=z.device)[:, None]
+    ends = [(z[2 * i], z[2 * i + 1]) for i in range(min(5, len(z) // 2))]
+    paths = torch.cat([start + steps * (end - start) for start, end in ends])
+    caption = "Each row: the mean of p(x | z) on a straight line between the latent draws of two held-out data."
+    return _images("interpolations", "Interpolations", caption, decode(model, paths), dataset)
+
+
+def _traversals(model: Program, z: Tensor, spread: Tensor, dataset: Dataset) -> Exhibit:
+    chosen = spread.argsort()[:6]
+    rows = z.repeat(len(chosen), COLUMNS, 1)
+    for row, dim in zip(rows, chosen.tolist(), strict=True):
+        row[:, dim] = torch.linspace(-2.5, 2.5, COLUMNS, device=z.device)
+    numbers = ", ".join(map(str, chosen.tolist()))
+    caption = (
+        f"Each row: one latent variable (number {numbers}) goes from -2.5 to 2.5 while the others stay where one "
+        "held-out datum puts them."
+    )
+    return _images("traversals", "Latent traversals", caption, decode(model, rows.flatten(0, 1)), dataset)
+
+
+def loss_curves(metrics: list[dict[str, Any]]) -> list[Exhibit]:
+    """Draw the training loss and, on an axis of its own, the validation figure."""
+    found = []
+    if any(row.get("loss") is not None for row in metrics):
+        caption = "The objective on training batches: lower is better."
+        found.append(Exhibit("loss", "Training loss", caption, pictures.curves({"loss": _points(metrics, "loss")})))
+    names = sorted({name for row in metrics for name in row if name.startswith("validation_")})
+    if names:
+        series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}
+        caption = "On held-out data: higher is better. The best checkpoint is the one that is shown here."
+        found.append(Exhibit("validation", "Validation", caption, pictures.curves(series)))
+    return found
+
+
+def _points(metrics: list[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[name]) for row in metrics if row.get(name) is not None]
