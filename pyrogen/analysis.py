@@ -145,7 +145,9 @@ class Fixed(Messenger):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
+            # Not "done": Pyro's enumeration has to see the site, but must not enumerate it.
+            msg["value"] = self.values[msg["name"]]
+            msg["infer"] = {key: value for key, value in msg["infer"].items() if key != "enumerate"}
 
 
 class Reader:

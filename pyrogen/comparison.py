@@ -63,7 +63,7 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
 def _table(figures: Mapping[str, Figures]) -> Table:
     units = {key: figure["unit"] for found in figures.values() for key, figure in found.items()}
     rows = [[name, *(_cell(found.get(key)) for key in units)] for name, found in figures.items()]
-    head = ["run", *(f"{key} ({unit})" for key, unit in units.items())]
+    head = ["run", *(key.replace("_", " ") + ("" if "per_dim" in key else f", {unit}") for key, unit in units.items())]
     return Table("Figures", head, rows, "Value ± standard error on the same held-out data.")
 
 

@@ -145,12 +145,14 @@ def _traversals(model: Program, z: Tensor, spread: Tensor, dataset: Dataset) -> 
     return _images("traversals", "Latent traversals", caption, decode(model, rows.flatten(0, 1)), dataset)
 
 
-def loss_curves(metrics: list[dict[str, Any]]) -> list[Exhibit]:
-    """Draw the training loss and, on an axis of its own, the validation figure."""
+def loss_curves(metrics: list[dict[str, Any]], unit: str = "loss") -> list[Exhibit]:
+    """Draw the training loss, in a unit, and the validation figure on axes of its own."""
     found = []
     if any(row.get("loss") is not None for row in metrics):
         caption = "The objective on training batches: lower is better."
-        found.append(Exhibit("loss", "Training loss", caption, pictures.curves({"loss": _points(metrics, "loss")})))
+        found.append(
+            Exhibit("loss", "Training loss", caption, pictures.curves({"loss": _points(metrics, "loss")}, unit))
+        )
     names = sorted({name for row in metrics for name in row if name.startswith("validation_")})
     if names:
         series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}

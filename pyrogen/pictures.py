@@ -103,7 +103,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "n
         if len(series) > 1:
             _legend(axes, ink)
 
-    return draw(lines, (7.2, 3.0))
+    return draw(lines, (5.8, 2.9))
 
 
 def scatter(groups: Mapping[str, Tensor], xlabel: str = "first value", ylabel: str = "second value") -> Drawing:
@@ -119,7 +119,7 @@ def scatter(groups: Mapping[str, Tensor], xlabel: str = "first value", ylabel: s
         if len(groups) > 1:
             _legend(axes, ink)
 
-    return draw(points, (7.2, 4.6))
+    return draw(points, (5.8, 4.2))
 
 
 def histogram(values: Sequence[float], xlabel: str, threshold: float | None = None) -> Drawing:
@@ -131,13 +131,13 @@ def histogram(values: Sequence[float], xlabel: str, threshold: float | None = No
             axes.axvline(threshold, color=ink.series[1], linewidth=1.4)
         axes.set(xlabel=xlabel, ylabel="count")
 
-    return draw(bars, (7.2, 2.6))
+    return draw(bars, (5.8, 2.6))
 
 
 def draw(paint: Callable[[Axes, Ink], None], size: tuple[float, float]) -> Drawing:
     """Paint a chart twice, in the colours of a light and of a dark page, on a transparent ground."""
     light, dark = (_chart(paint, ink, size) for ink in (LIGHT, DARK))
-    return Drawing(light, dark, round(size[0] * 100))
+    return Drawing(light, dark, round(size[0] * 115))
 
 
 def _chart(paint: Callable[[Axes, Ink], None], ink: Ink, size: tuple[float, float]) -> bytes:
@@ -150,16 +150,16 @@ def _chart(paint: Callable[[Axes, Ink], None], ink: Ink, size: tuple[float, floa
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink.line)
-    axes.tick_params(colors=ink.text, labelsize=9)
-    axes.xaxis.label.set_color(ink.text)
-    axes.yaxis.label.set_color(ink.text)
+    axes.tick_params(colors=ink.text, labelsize=10)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=ink.text, fontsize=10)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
     return buffer.getvalue()
 
 
 def _legend(axes: Axes, ink: Ink) -> None:
-    legend = axes.legend(frameon=False, fontsize=8, markerscale=1.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend = axes.legend(frameon=False, fontsize=9, markerscale=1.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for text in legend.get_texts():
         text.set_color(ink.text)
 

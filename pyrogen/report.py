@@ -64,7 +64,8 @@ def write_report(
         raise UsageError(
             f"{run.path} was made by programs of its own: give them, as pyrogen.write_report(run, model, guide, *data)"
         )
-    shown = loss_curves(run.metrics()) + shown
+    unit = "nats per datum" if command else "loss"
+    shown = loss_curves(run.metrics(), unit) + shown
     tables = [table, Table("Settings", (), _settings(run.manifest))]
     lead = f"{lead} {run.checkpoints()[-1]:,} steps."
     for exhibit in shown:
@@ -94,7 +95,7 @@ def _of_recipe(run: Run) -> Content:
 def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwargs: Any) -> Content:
     data = to_arviz(load(run, model, guide), *args, **kwargs)
     write_netcdf(data, run.path / "posterior.nc")
-    return "Programs of the user's own.", "", _posterior(data), [*_intervals(data), *_trust(data)]
+    return "The user's own programs.", "", _posterior(data), [*_intervals(data), *_trust(data)]
 
 
 def _figures(run: Run) -> Table:
@@ -105,7 +106,7 @@ def _figures(run: Run) -> Table:
         particles = str(figure.get("num_particles", ""))
         rows.append([name, f"{figure['value']:.4f}", stderr, figure["unit"], particles])
     note = "" if found else f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again."
-    return Table("Figures", ("figure", "value", "standard error", "unit", "particles"), rows, note)
+    return Table("Figures", ("figure", "value", "± s.e.", "unit", "particles"), rows, note)
 
 
 def _in_a_table(data: Any) -> list[str]:
@@ -119,8 +120,12 @@ def _posterior(data: Any) -> Table:
     if not names:
         return Table("Posterior", (), (), "Every latent variable has too many values for a table: see posterior.nc.")
     found = summary(data, names)
-    rows = [[str(index), *(f"{float(value):.3g}" for value in row)] for index, row in found.iterrows()]
+    rows = [[str(index), *(_short(float(value)) for value in row)] for index, row in found.iterrows()]
     return Table("Posterior", ("", *map(str, found.columns)), rows, _verdict(data))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _verdict(data: Any) -> str:
@@ -151,7 +156,7 @@ def _intervals(data: Any) -> list[Exhibit]:
             axes.plot(middle, y, "o", color=ink.series[1], markersize=4)
         axes.set_yticks(range(len(labels)), labels[::-1])
 
-    drawing = pictures.draw(forest, (7.2, 1.0 + 0.24 * len(labels)))
+    drawing = pictures.draw(forest, (5.8, 1.0 + 0.24 * len(labels)))
     return [Exhibit("intervals", "Posterior intervals", "Medians, with 50% and 90% intervals.", drawing)]
 
 
