@@ -127,7 +127,7 @@ def _source(
     if isinstance(fitted, str | Path | Run):
         run = fitted if isinstance(fitted, Run) else Run.open(fitted)
         model, guide = load(run)
-        columns = Recipe.from_json(run.manifest).dataset().eval_columns("test")
+        columns = Recipe.from_json(run.manifest).dataset_of(run.manifest).eval_columns("test")
         rows = {name: columns[name][:RUN_ROWS] for name in accepted_columns(model, list(columns))}
         return Source(model, guide, None), (), rows
     if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from inspect import Parameter, signature
 from typing import NamedTuple
 
+import torch
 from pyro import poutine
-from torch import nn
+from torch import Tensor, nn
 
 from pyrogen import evaluation
 from pyrogen.data import Batches, Dataset
@@ -35,9 +36,9 @@ def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
 
 
 class Roles(NamedTuple):
-    """Which columns of the data a model observes at a site, and whether it has latents to integrate out."""
+    """At which site a model observes each column of the data, and whether it has latents to integrate out."""
 
-    observed: list[str]
+    observed: dict[str, str]
     has_latents: bool
 
 
@@ -79,14 +80,14 @@ def evaluate(
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
     name, estimate = bound(model, guide, dataset, split, max(1, num_particles // 10), batch_size)
     batches = _batches(model, dataset, split, batch_size)
-    observed = _roles(model, batches).observed
+    roles = _roles(model, batches)
     figures = {name: estimate}
     if name == "elbo":
         figures["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
-    if "x" in observed and dataset.spec.levels is not None:
+    if list(roles.observed) == ["x"] and dataset.spec.bits_per_dim(0.0) is not None:
         figures |= {_in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in figures.items()}
-    if observed == ["y"] and dataset.spec.num_classes is not None:
-        figures["accuracy"] = evaluation.accuracy(model, batches)
+    if list(roles.observed) == ["y"] and not roles.has_latents and dataset.spec.num_classes is not None:
+        figures["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
     return figures
 
 
@@ -101,7 +102,9 @@ def _bits_per_dim(estimate: Estimate, spec: DataSpec) -> Estimate:
 
 
 def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> Batches:
-    return dataset.batches(batch_size, split, shuffle=False, only=accepted_columns(model, list(dataset.split(split))))
+    columns = dataset.eval_columns(split)  # the same values in every pass, of training data as well
+    only = accepted_columns(model, list(columns))
+    return Batches(columns, batch_size, shuffle=False, only=only, name=f"{dataset.name}, {split} split")
 
 
 def _roles(model: Program, batches: Batches) -> Roles:
@@ -110,5 +113,15 @@ def _roles(model: Program, batches: Batches) -> Roles:
     with rehearsal(modules_of(model).values()), evaluating(model):
         sites = poutine.trace(model).get_trace(**first).nodes
     hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
-    observed = [name for name in first if any(is_data(s) and s["value"] is first[name] for s in sites.values())]
+    observed = {
+        column: name
+        for column, values in first.items()
+        for name, site in sites.items()
+        if is_data(site) and _same(site["value"], values)
+    }
     return Roles(observed, bool(hidden))
+
+
+def _same(value: Tensor, column: Tensor) -> bool:
+    """Tell whether a site observes a column, in whatever shape and dtype."""
+    return value.numel() == column.numel() and torch.equal(value.flatten().double(), column.flatten().double())

@@ -17,13 +17,15 @@ from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import accepted_columns, bound, evaluate
 from pyrogen.comparison import compare
 from pyrogen.data import Dataset
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
 from pyrogen.fitting import fit, tensorboard
 from pyrogen.loading import load
+from pyrogen.parameters import modules_of
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
+from pyrogen.rehearsal import rehearsal
 from pyrogen.report import write_report
 from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
@@ -83,7 +85,7 @@ def resume(arguments: Sequence[str]) -> Result:
     recipe = Recipe.from_json(run.manifest)
     if options["device"] is not None:
         recipe = recipe.on(device_of(options["device"]))
-    dataset = same_dataset(recipe, run)
+    dataset = recipe.dataset_of(run.manifest)
     return _drive(recipe, dataset, recipe.programs(dataset.spec), run, options, resume=True)
 
 
@@ -92,11 +94,15 @@ def _drive(
 ) -> Result:
     if options["track"] not in (None, "tensorboard"):
         raise UsageError(f"unknown tracker {options['track']!r}: there is tensorboard")
+    if recipe.training.patience is not None and not len(dataset.validation["x"]):
+        raise UsageError("patience needs validation data: leave --patience out, or set --validation above 0")
     training = recipe.fit(dataset, programs)
     per_epoch = len(dataset.batches(recipe.training.batch_size))
     validate: Callable[[], tuple[str, float]] | None = None
     if len(dataset.validation["x"]):
         validate = partial(_validated, programs, dataset)
+        with rehearsal(modules_of(*programs).values()):
+            validate()  # what cannot be validated is refused now, and not after some hundred steps
     outcome = fit(
         training,
         run,
@@ -118,23 +124,6 @@ def _drive(
 def _validated(programs: Programs, dataset: Dataset) -> tuple[str, float]:
     name, estimate = bound(*programs, dataset, "validation")
     return name, estimate.value
-
-
-def same_dataset(recipe: Recipe, run: Run) -> Dataset:
-    """Load a run's data, and refuse others than it was fitted to.
-
-    Raises:
-        ProgramError: where they changed, with what they were and are.
-    """
-    dataset = recipe.dataset()
-    fingerprint = dataset.fingerprint()
-    if fingerprint != run.manifest["fingerprint"]:
-        raise ProgramError(
-            f"the data {recipe.data.name!r} are not those that {run.path} was fitted to: their fingerprint was "
-            f"{run.manifest['fingerprint'][:16]}… with {run.manifest['spec']}, and is {fingerprint[:16]}… with "
-            f"{dataset.spec.to_json()}. Bring the old data back, or start a new run."
-        )
-    return dataset
 
 
 def sample(arguments: Sequence[str]) -> Result:
@@ -206,11 +195,12 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     options = parse(parser, arguments)
     run = Run.open(options["run"])
     recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
-    dataset = same_dataset(recipe, run)
+    dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
     pyro.set_rng_seed(recipe.seed)
     figures = evaluate(*programs, dataset, options["split"], options["num_particles"])
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
+    values["step"] = run.chosen()
     write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())
     lines = [f"{'figure':<22} {'value':>12} {'± s.e.':>10}  unit"]
     for name, estimate in figures.items():

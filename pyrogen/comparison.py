@@ -38,14 +38,20 @@ def compare(paths: Sequence[str | Path], out: str | Path) -> tuple[Path, dict[st
     runs = _named([Run.open(path) for path in paths])
     if len({run.manifest.get("fingerprint") for run in runs.values()}) > 1:
         raise UsageError(f"{', '.join(runs)} were fitted to different data: their figures cannot be compared")
-    figures = {name: evaluation(run) for name, run in runs.items()}
-    for name, found in figures.items():
-        if not found:
+    evaluations = {name: evaluation(run) for name, run in runs.items()}
+    for name, found in evaluations.items():
+        if not found.figures:
             raise UsageError(f"{name} has no figures yet: run `pyrogen evaluate {runs[name].path}` first")
+    splits = {found.split for found in evaluations.values()}
+    if len(splits) > 1:
+        raise UsageError(
+            f"the runs were evaluated on different splits ({', '.join(sorted(splits))}): evaluate them alike"
+        )
+    figures = {name: found.figures for name, found in evaluations.items()}
     samples = [exhibit for name, run in runs.items() for exhibit in _samples(name, run)]
     shown = _validation(runs) + samples
     lead = f"{len(runs)} runs on the same data."
-    page = render(" · ".join(runs), lead, [_table(figures)], shown, {exhibit.name for exhibit in samples})
+    page = render(" · ".join(runs), lead, [_table(figures, splits.pop())], shown, {exhibit.name for exhibit in samples})
     write_file(Path(out), page)
     return Path(out), figures
 
@@ -60,11 +66,11 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
     raise UsageError(f"the same run is given twice: {', '.join(map(str, paths))}")
 
 
-def _table(figures: Mapping[str, Figures]) -> Table:
+def _table(figures: Mapping[str, Figures], split: str) -> Table:
     units = {key: figure["unit"] for found in figures.values() for key, figure in found.items()}
     rows = [[name, *(_cell(found.get(key)) for key in units)] for name, found in figures.items()]
     head = ["run", *(key.replace("_", " ") + ("" if "per_dim" in key else f", {unit}") for key, unit in units.items())]
-    return Table("Figures", head, rows, "Value ± standard error on the same held-out data.")
+    return Table("Figures", head, rows, f"Value ± standard error on the {split} data.")
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:
@@ -90,5 +96,7 @@ def _samples(name: str, run: Run) -> list[Exhibit]:
     programs, recipe = load(run), Recipe.from_json(run.manifest)
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
-        found = [exhibit for exhibit in exhibits(programs, recipe.dataset()) if exhibit.name == "samples"]
+        found = [
+            exhibit for exhibit in exhibits(programs, recipe.dataset_of(run.manifest)) if exhibit.name == "samples"
+        ]
     return [e._replace(title=f"Samples of {name}", name=f"samples-{name}".replace("/", "-")) for e in found]

@@ -37,10 +37,11 @@ class Exhibit(NamedTuple):
 
 
 def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
-    """Draw all that applies to programs of the catalogue; nothing for a model that does not generate."""
+    """Draw all that applies to programs of the catalogue; nothing for a model that does not generate by itself."""
     model, guide = programs
-    if not accepted_columns(model, ["size"]):
-        return []
+    columns = accepted_columns(model, [*dataset.train, "size"])
+    if columns != ["x", "size"]:
+        return []  # it does not generate, or not without being told what
     split = "test" if len(dataset.test["x"]) else "train"
     held_out = dataset.eval_columns(split)
     samples = simulate(model, size=10 * COLUMNS)["x"].cpu()

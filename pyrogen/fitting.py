@@ -1,11 +1,13 @@
 """Drive a training into a run directory: metrics, validation, checkpoints, early stopping, interruption, resume."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+import pyro
 from tqdm.auto import tqdm
 
 from pyrogen.errors import NonFiniteError, UsageError
@@ -135,6 +137,8 @@ class Driver:
 
     def drive(self, stop: Stop, bar: Any) -> Outcome:
         """Take steps until the end, a signal, or the end of patience."""
+        if self._is_out_of_patience():
+            return self._outcome("patience")
         try:
             for step in self.training:
                 self.index = step.index
@@ -144,9 +148,9 @@ class Driver:
                     self._log(step, bar)
                 if step.index % self.evaluate_every == 0 or is_last:
                     self._evaluate_and_save()
-                    if self.patience is not None and self.since_best >= self.patience:
+                    if self._is_out_of_patience():
                         return self._outcome("patience")
-                if stop.signal is not None:
+                if stop.signal is not None and not is_last:
                     if self.saved != step.index:
                         self._save(is_best=False)
                     return self._outcome("interrupted", stop.exit_code)
@@ -156,6 +160,9 @@ class Driver:
         if self.saved != self.index:
             self._evaluate_and_save()
         return self._outcome("finished")
+
+    def _is_out_of_patience(self) -> bool:
+        return self.patience is not None and self.since_best >= self.patience
 
     def _outcome(self, reason: str, exit_code: int = 0) -> Outcome:
         return Outcome(self.run, self.index, self.best, reason, exit_code, self.figure)
@@ -172,12 +179,14 @@ class Driver:
         if self.validate is not None:
             # The same noise at each validation, and none of it taken from the training's.
             with rehearsal(), self.training.averaged():
-                torch.manual_seed(0)
+                pyro.set_rng_seed(0)
                 name, value = self.validate()
             self._note(**{f"validation_{name}": value})
             self.shown = {name: f"{value:.4g}"}
             self.figure = name
-            is_best = self.best is None or value > self.best
+            if not isfinite(value):
+                warnings.warn(f"step {self.index}: the validation {name} is {value}", stacklevel=2)
+            is_best = isfinite(value) and (self.best is None or value > self.best)
             self.best = value if is_best else self.best
             self.since_best = 0 if is_best else self.since_best + 1
         self._save(is_best)

@@ -10,18 +10,16 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrogen.errors import CorruptCheckpointError, ProgramError
-from pyrogen.parameters import live_state, program_parameters, take_state
+from pyrogen.parameters import check_one_device, live_state, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
-from pyrogen.sites import Program, nothing
+from pyrogen.sites import Program, or_nothing
 from pyrogen.spec import DataSpec
 
 __all__ = ["load"]
 
-DTYPES = {
-    str(dtype): dtype for dtype in (torch.float32, torch.float64, torch.int64, torch.int32, torch.uint8, torch.bool)
-}
+DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
 
 def load(
@@ -64,7 +62,7 @@ def load(
     if model is None:
         recipe = Recipe.from_json(run.manifest)
         model, guide = recipe.on(device).programs(DataSpec.from_json(run.manifest["spec"]))
-    checkpoint = run.restore(step, best=step is None and run.has_best())
+    checkpoint = run.restore(run.chosen() if step is None else step)
     try:
         state = checkpoint.tree["training"]
         saved = dict(state["programs"]) | dict(state["player"]["average"])
@@ -81,11 +79,12 @@ def load(
 
 def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) -> dict[str, Tensor]:
     """Run the programs once on zeros of the right shape, so that autoguides and functions make their parameters."""
-    args = [_zeros(value) for value in example["args"]]
-    kwargs = {name: _zeros(value) for name, value in example["kwargs"].items()}
+    device = check_one_device(model, guide)
+    args = [_zeros(value, device) for value in example["args"]]
+    kwargs = {name: _zeros(value, device) for name, value in example["kwargs"].items()}
 
     def run() -> Tensor:
-        guide_trace = poutine.trace(guide or nothing).get_trace(*args, **kwargs)
+        guide_trace = poutine.trace(or_nothing(guide)).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         return guide_trace.log_prob_sum() + model_trace.log_prob_sum()
 
@@ -106,7 +105,7 @@ def _described(example: Mapping[str, Any]) -> str:
     return f"({', '.join(parts)})"
 
 
-def _zeros(value: Any) -> Any:
+def _zeros(value: Any, device: torch.device | None) -> Any:
     if isinstance(value, dict):
-        return torch.zeros(value["shape"], dtype=DTYPES[value["dtype"]])
+        return torch.zeros(value["shape"], dtype=DTYPES[value["dtype"]], device=device)
     return value

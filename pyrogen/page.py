@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader
 from pyrogen.exhibits import Exhibit
 from pyrogen.runs import Run
 
-__all__ = ["Table", "evaluation", "render"]
+__all__ = ["Evaluation", "Table", "evaluation", "render"]
 
 
 class Table(NamedTuple):
@@ -21,10 +21,20 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def evaluation(run: Run) -> dict[str, dict[str, Any]]:
-    """Return what ``pyrogen evaluate`` found of a run, by figure; nothing if it was not asked yet."""
+class Evaluation(NamedTuple):
+    """What ``pyrogen evaluate`` found of the checkpoint that a run is judged by."""
+
+    split: str
+    figures: dict[str, dict[str, Any]]
+
+
+def evaluation(run: Run) -> Evaluation:
+    """Read a run's figures; there are none where it was not asked yet, or has another checkpoint since."""
     path = run.path / "evaluation.json"
-    return json.loads(path.read_text())["metrics"] if path.exists() else {}
+    found = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("step") != run.chosen():
+        return Evaluation("", {})
+    return Evaluation(found["split"], found["metrics"])
 
 
 def render(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import getclosurevars, isfunction, ismethod
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
@@ -52,49 +53,68 @@ def _unwrapped(program: Any) -> Iterator[nn.Module]:
 def modules_of(*programs: Any) -> dict[str, nn.Module]:
     """Name every module within the programs' reach: their owners, and those in closures, globals and attributes.
 
+    Looked into are functions (nested ones too), methods, handlers, lists, tuples, dicts and plain objects. Modules of
+    equal names are told apart by a number.
+
     Example:
         >>> net = nn.Linear(2, 3)
         >>> def model(x): return net(x)
         >>> modules_of(model)
         {'net': Linear(in_features=2, out_features=3, bias=True)}
     """
-    found: dict[int, tuple[str, nn.Module]] = {}
-    for name, module in owners(*programs).items():
-        found[id(module)] = (name, module)
+    found = {id(module): (name, module) for name, module in owners(*programs).items()}
     for program in programs:
-        for name, module in _reachable(program, "", set()):
+        for name, module in _reachable(program, "", set(), 0):
             found.setdefault(id(module), (name, module))
     inner = {id(child) for _, module in found.values() for child in module.modules() if child is not module}
-    return {name: module for key, (name, module) in found.items() if key not in inner}
+    named: dict[str, nn.Module] = {}
+    for key, (name, module) in found.items():
+        if key not in inner:
+            alike = sum(other == name or other.startswith(f"{name}#") for other in named)
+            named[f"{name}#{alike + 1}" if alike else name] = module
+    return named
 
 
-def _reachable(part: Any, name: str, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
-    if id(part) in seen:
+LIBRARIES = {"torch", "pyro", "numpy", "zuko", "builtins"}
+DEEPEST, LONGEST = 6, 256
+"""How deep objects are looked into for modules, and how many items a container may have to be looked into."""
+
+
+def _reachable(part: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, nn.Module]]:
+    if id(part) in seen or depth > DEEPEST:
         return
     seen.add(id(part))
     if isinstance(part, nn.Module):
         yield name or type(part).__name__, part
-    elif ismethod(part):
-        yield from _reachable(part.__self__, name, seen)
-        yield from _reachable(part.__func__, name, seen)
+        return
+    for inner_name, inner in _parts(part):
+        yield from _reachable(inner, inner_name.format(name).strip("."), seen, depth + 1)
+
+
+def _parts(part: Any) -> Iterator[tuple[str, Any]]:
+    """List what an object holds, each with a pattern of its name; ``{}`` stands for the object's own."""
+    if ismethod(part):
+        yield "{}", part.__self__
+        yield "{}", part.__func__
     elif isinstance(part, partial):
         for inner in (part.func, *part.args, *part.keywords.values()):
-            yield from _reachable(inner, name, seen)
+            yield "{}", inner
     elif isfunction(part):
-        variables = getclosurevars(part)
-        for inner_name, inner in (*variables.nonlocals.items(), *variables.globals.items()):
-            if isinstance(inner, nn.Module | partial) or isfunction(inner) or ismethod(inner):
-                yield from _reachable(inner, inner_name, seen)
-            elif not callable(inner) and hasattr(inner, "__dict__"):
-                yield from _attributes(inner, inner_name)
-    else:
-        yield from _attributes(part, name)
+        if part.__module__ is None or part.__module__.partition(".")[0] not in LIBRARIES:
+            yield from getclosurevars(part).nonlocals.items()
+            yield from ((name, part.__globals__[name]) for name in _names(part.__code__) if name in part.__globals__)
+    elif isinstance(part, list | tuple) and len(part) <= LONGEST:
+        yield from ((f"{{}}.{i}", inner) for i, inner in enumerate(part))
+    elif isinstance(part, dict) and len(part) <= LONGEST:
+        yield from ((f"{{}}.{key}", inner) for key, inner in part.items() if isinstance(key, str | int))
+    elif not isinstance(part, type | ModuleType | Tensor):
+        yield from ((f"{{}}.{key}", inner) for key, inner in getattr(part, "__dict__", {}).items())
 
 
-def _attributes(part: Any, name: str) -> Iterator[tuple[str, nn.Module]]:
-    for inner_name, inner in getattr(part, "__dict__", {}).items():
-        if isinstance(inner, nn.Module) and type(part).__module__ != "builtins" and isinstance(inner_name, str):
-            yield f"{name}.{inner_name}".lstrip("."), inner
+def _names(code: CodeType) -> set[str]:
+    """List the global names that a function uses, those of the functions and comprehensions within it included."""
+    inner = (const for const in code.co_consts if isinstance(const, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def program_parameters(programs: Iterable[Any], run: Callable[[], Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -179,20 +199,27 @@ def leaves(*outputs: Tensor) -> list[Tensor]:
     return found
 
 
-def check_held(loss: Tensor, parameters: Mapping[str, Tensor], held: Iterable[Tensor], programs: Iterable[Any]) -> None:
+def check_held(
+    loss: Tensor,
+    parameters: Mapping[str, Tensor],
+    held: Iterable[Tensor],
+    programs: Iterable[Any],
+    inputs: Iterable[Any] = (),
+) -> None:
     """Refuse a parameter that the loss depends on and nobody would update.
 
     Args:
         parameters: those of the programs by name, from :func:`program_parameters`.
         held: those that an optimiser holds.
+        inputs: the programs' arguments, which may want gradients for reasons of their own.
 
     Raises:
         ProgramError: that names the parameter and the ways to hold or to freeze it.
     """
-    ids = {id(p) for p in held}
+    ids = {id(p) for p in (*held, *inputs)}
     names = {id(p): name for name, p in parameters.items()}
     for leaf in leaves(loss):
-        if id(leaf) in ids or not leaf.requires_grad or not (isinstance(leaf, nn.Parameter) or id(leaf) in names):
+        if id(leaf) in ids or not leaf.requires_grad:
             continue
         within = (
             f"{name}.{key}"
@@ -201,7 +228,7 @@ def check_held(loss: Tensor, parameters: Mapping[str, Tensor], held: Iterable[Te
             if p is leaf
         )
         raise ProgramError(
-            f"the loss depends on {names.get(id(leaf)) or next(within, 'a parameter')} of shape {tuple(leaf.shape)}, "
+            f"the loss depends on {names.get(id(leaf)) or next(within, 'a tensor')} of shape {tuple(leaf.shape)}, "
             f"which the optimiser does not hold: it would never be fitted. Register its module with pyro.module(...) "
             f"inside the program or make it part of a module that is the program; pass it to the optimiser; or freeze "
             f"it with requires_grad_(False)."
@@ -246,9 +273,9 @@ def take_state(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
         *(f"  {name}: saved {tuple(saved[name].shape)}, not in these programs" for name in saved if name not in live),
         *(f"  {name}: {tuple(live[name].shape)} here, not saved" for name in live if name not in saved),
         *(
-            f"  {name}: saved {tuple(saved[name].shape)}, {tuple(live[name].shape)} here"
+            f"  {name}: saved {_outlined(saved[name], live[name])}, {_outlined(live[name], saved[name])} here"
             for name in live
-            if name in saved and saved[name].shape != live[name].shape
+            if name in saved and (saved[name].shape, saved[name].dtype) != (live[name].shape, live[name].dtype)
         ),
     ]
     if differences:
@@ -259,3 +286,9 @@ def take_state(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(saved[name])
+
+
+def _outlined(tensor: Tensor, other: Tensor) -> str:
+    """Describe a tensor by its shape, and by its dtype where that is what differs."""
+    shape = str(tuple(tensor.shape))
+    return shape if tensor.dtype == other.dtype else f"{shape} {str(tensor.dtype).removeprefix('torch.')}"

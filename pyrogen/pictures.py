@@ -11,7 +11,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL.Image import fromarray
+from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
 from pyrogen.spec import DataSpec
 
@@ -57,7 +59,7 @@ class Drawing(NamedTuple):
 def expected(fn: Any) -> Tensor:
     """Return the mean of a site's distribution; of a categorical one over levels, the expected level."""
     base = fn
-    while hasattr(base, "base_dist"):
+    while isinstance(base, Independent | ExpandedDistribution | MaskedDistribution):
         base = base.base_dist
     if isinstance(base, torch.distributions.Categorical):
         return base.probs @ torch.arange(float(base.probs.shape[-1]), device=base.probs.device)

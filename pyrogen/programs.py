@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, Generating, Program, nothing, sample_sites
+from pyrogen.sites import PARTICLES, Generating, Program, is_enumerated, or_nothing, sample_sites
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
 __all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "simulate"]
@@ -65,7 +65,7 @@ def importance(traces: Traces) -> Importance:
     Raises:
         ProgramError: where the guide enumerates a site: an enumerated draw has no importance weight.
     """
-    if any(site["infer"].get("_enumerate_dim") is not None for site in sample_sites(traces.guide)):
+    if any(is_enumerated(site) for site in sample_sites(traces.guide)):
         raise ProgramError(
             "importance weights need draws, but the guide enumerates a site; remove its infer={'enumerate': ...}, "
             "or enumerate the site in the model alone."
@@ -100,7 +100,7 @@ def _per_datum(terms: list[Term], particle_dim: int | None, shared: list[Any]) -
         if summed:
             log_prob = log_prob.sum(summed, keepdim=True)
         leading = [1] * (max((-dim for dim in kept), default=0) - log_prob.dim())
-        log_prob = log_prob.reshape(*leading, *log_prob.shape)
+        log_prob = log_prob.reshape((*leading, *log_prob.shape))
         total = total + log_prob
     assert isinstance(total, Tensor)
     # Every dimension but the kept ones has size one by now, and the particles' is the outermost.
@@ -119,8 +119,8 @@ def log_weights(
 
     .. math:: \log w_{kn} = \log p(x_n, z_{kn}) - \log q(z_{kn} \mid x_n), \quad z_{kn} \sim q(z \mid x_n)
 
-    Sites that the model alone enumerates are summed out exactly. Subsampling scales are left out, so that each column
-    belongs to one datum.
+    Sites that the model alone enumerates are summed out exactly. The subsampling scales of the
+    plates that all sites share are left out, so that each column belongs to one datum.
 
     Args:
         guide: the proposal; ``None`` for a model whose latent sites are all enumerated, or which has none.
@@ -146,7 +146,7 @@ def log_weights(
         >>> log_w.shape, bool((log_w.std(0) < 1e-6).all())  # the exact posterior has constant weights
         (torch.Size([5, 2]), True)
     """
-    guide = nothing if guide is None else guide
+    guide = or_nothing(guide)
     if max_plate_nesting is None:
         max_plate_nesting = plate_nesting(model, guide, *args, **kwargs)
     traces = trace_pair(model, guide, args, kwargs, num_particles, max_plate_nesting)

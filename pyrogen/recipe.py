@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from pyrogen import catalogue
 from pyrogen.card import accepted_columns
 from pyrogen.data import Dataset, from_path
-from pyrogen.errors import CorruptCheckpointError, UsageError
+from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Objective, Training, train
 from pyrogen.parameters import owners
 from pyrogen.sites import Program
@@ -115,6 +115,10 @@ class Recipe:
     seed: int = 0
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"seed must not be negative, found {self.seed}")
+
     def dataset(self) -> Dataset:
         """Load the data.
 
@@ -126,11 +130,31 @@ class Recipe:
             return from_path(self.data.name, **settings)
         return catalogue.find("data", self.data.name)(**settings)
 
+    def dataset_of(self, manifest: Mapping[str, Any]) -> Dataset:
+        """Load the data that a run was fitted to, and refuse others.
+
+        Raises:
+            ProgramError: where they changed, with what they were and are.
+        """
+        dataset = self.dataset()
+        fingerprint = dataset.fingerprint()
+        if fingerprint != manifest["fingerprint"]:
+            raise ProgramError(
+                f"the data {self.data.name!r} are not those that the run was fitted to: their fingerprint was "
+                f"{manifest['fingerprint'][:16]}… with {manifest['spec']}, and is {fingerprint[:16]}… with "
+                f"{dataset.spec.to_json()}. Bring the old data back, or start a new run."
+            )
+        return dataset
+
     def command(self, out: Path) -> str:
         """Return the command that makes the run again."""
         words = ["pyrogen train", self.model.name, "--data", self.data.name, "--objective", self.objective.name]
-        options = {**self.model.settings, **self.objective.settings, **self.data.settings, **asdict(self.training)}
-        for name, value in (options | {"seed": self.seed}).items():
+        options = asdict(self.training) | {"seed": self.seed, "device": self.device}
+        for kind in ("model", "objective", "data"):
+            for name, value in getattr(self, kind).settings.items():
+                # As in the parser: what is called like something before it goes by its kind.
+                options[f"{kind}_settings.{name}" if name in options else name] = value
+        for name, value in options.items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", json.dumps(value).replace(" ", "").strip('"')]
         return shlex.join(words).replace("'pyrogen train'", "pyrogen train") + f" --out {shlex.quote(str(out))}"
@@ -157,7 +181,7 @@ class Recipe:
         settings = self.training
         columns = accepted_columns(programs.model, list(dataset.train))
         batches = dataset.batches(settings.batch_size, only=columns)
-        example = {name: column[: settings.batch_size] for name, column in dataset.eval_columns("validation").items()}
+        example = {name: column[: settings.batch_size] for name, column in dataset.eval_columns("train").items()}
         objective = self.objective_for(programs, {name: example[name] for name in columns})
         has_critic = any(p.requires_grad for p in objective.parameters())
         num_steps = self.num_steps(len(batches))

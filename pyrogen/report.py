@@ -79,7 +79,7 @@ Content = tuple[str, str, Table, list[Exhibit]]
 
 def _of_recipe(run: Run) -> Content:
     recipe = Recipe.from_json(run.manifest)
-    dataset = recipe.dataset()
+    dataset = recipe.dataset_of(run.manifest)
     programs = load(run)
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
@@ -99,14 +99,19 @@ def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwa
 
 
 def _figures(run: Run) -> Table:
-    found = evaluation(run)
+    split, found = evaluation(run)
     rows = []
     for name, figure in found.items():
         stderr = "" if figure["stderr"] is None else f"{figure['stderr']:.4f}"
         particles = str(figure.get("num_particles", ""))
         rows.append([name, f"{figure['value']:.4f}", stderr, figure["unit"], particles])
     note = "" if found else f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again."
-    return Table("Figures", ("figure", "value", "± s.e.", "unit", "particles"), rows, note)
+    return Table(
+        f"Figures on the {split} data" if split else "Figures",
+        ("figure", "value", "± s.e.", "unit", "particles"),
+        rows,
+        note,
+    )
 
 
 def _in_a_table(data: Any) -> list[str]:

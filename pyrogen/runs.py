@@ -35,7 +35,17 @@ from pyrogen.lock import locked
 __all__ = ["Checkpoint", "Run"]
 
 # What a run directory is known to hold; overwriting a run removes these and nothing else.
-_CONTENTS = ("best", "checkpoint-*", "metrics.jsonl", "posterior.nc", "report.html", "*.png")
+_CONTENTS = (
+    "best",
+    "checkpoint-*",
+    "metrics.jsonl",
+    "evaluation.json",
+    "samples.npz",
+    "posterior.nc",
+    "report.html",
+    "*.png",
+    "tensorboard",
+)
 _LISTED = 8
 
 
@@ -204,9 +214,10 @@ class Run:
         steps = (_step_of(entry.name) for entry in self.path.glob("checkpoint-*"))
         return sorted(step for step in steps if step is not None)
 
-    def has_best(self) -> bool:
-        """Tell whether a checkpoint is marked as the best."""
-        return self._best_step() is not None
+    def chosen(self) -> int | None:
+        """Return the step of the checkpoint that a fit is judged by: the best, or else the newest."""
+        best = self._best_step()
+        return best if best is not None else next(reversed(self.checkpoints()), None)
 
     def restore(self, step: int | None = None, best: bool = False) -> Checkpoint:
         """Read and verify a checkpoint: the newest good one, that of a step, or the best.

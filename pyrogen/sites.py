@@ -8,7 +8,17 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["PARTICLES", "Generating", "Program", "is_data", "is_enumerated", "is_latent", "nothing", "sample_sites"]
+__all__ = [
+    "PARTICLES",
+    "Generating",
+    "Program",
+    "is_data",
+    "is_enumerated",
+    "is_latent",
+    "nothing",
+    "or_nothing",
+    "sample_sites",
+]
 
 Program = Callable[..., Any]
 """Any callable that makes Pyro statements: a function, a bound method, a ``PyroModule``, an autoguide."""
@@ -18,6 +28,11 @@ PARTICLES = "num_particles_vectorized"
 
 def nothing(*args: Any, **kwargs: Any) -> None:
     """The guide of a model without latent variables."""
+
+
+def or_nothing(guide: Program | None) -> Program:
+    """Read a missing guide as the guide without sites."""
+    return nothing if guide is None else guide
 
 
 def sample_sites(trace: Trace) -> Iterator[dict[str, Any]]:

@@ -59,7 +59,7 @@ class DataSpec:
             >>> round(DataSpec((784,), "levels", levels=256).bits_per_dim(-1945.6), 4)
             3.5802
         """
-        if self.levels is None:
+        if self.levels is None or self.kind == "real":
             return None
         shift = log(self.levels) if self.kind == "dequantized" else 0.0
         return (shift - log_p / self.num_dims) / log(2)

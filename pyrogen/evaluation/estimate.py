@@ -1,6 +1,7 @@
 """A figure with its error bar."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -25,8 +26,10 @@ class Estimate:
     num_particles: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, without ``num_particles`` where there are none."""
-        fields: dict[str, Any] = {"value": self.value, "stderr": self.stderr, "unit": self.unit}
+        """Plain JSON values, ``None`` for what is not finite; without ``num_particles`` where there are none."""
+        value = self.value if isfinite(self.value) else None
+        stderr = self.stderr if self.stderr is not None and isfinite(self.stderr) else None
+        fields: dict[str, Any] = {"value": value, "stderr": stderr, "unit": self.unit}
         return fields if self.num_particles is None else fields | {"num_particles": self.num_particles}
 
     def scaled(self, factor: float, shift: float, unit: str) -> "Estimate":

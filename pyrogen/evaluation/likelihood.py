@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyrogen.errors import ProgramError
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.parameters import modules_of
 from pyrogen.programs import log_weights, renyi_bound
@@ -89,4 +90,11 @@ def _log_weights(model: Program, guide: Program | None, batch: Mapping[str, Tens
     at_once = max(1, min(num_particles, ROWS // rows))
     counts = [at_once] * (num_particles // at_once) + ([num_particles % at_once] if num_particles % at_once else [])
     columns: dict[str, Any] = dict(batch)
-    return torch.cat([log_weights(model, guide, num_particles=count, **columns) for count in counts])
+    weights = torch.cat([log_weights(model, guide, num_particles=count, **columns) for count in counts])
+    if weights.shape[1] != rows:
+        raise ProgramError(
+            f"the programs give {weights.shape[1]} importance weights for {rows} data, so that there is no figure per "
+            f"datum: put every site into one plate over the data, and what is within a datum into the event by "
+            f".to_event(...). With a latent variable that all data share, use pyrogen.log_weights on all data at once."
+        )
+    return weights

@@ -6,10 +6,9 @@ import pyro
 import torch
 from pyro import poutine
 
-from pyrogen.inference.objective import or_nothing
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program
+from pyrogen.sites import Program, or_nothing
 
 __all__ = ["site_table"]
 

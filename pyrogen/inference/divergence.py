@@ -6,8 +6,8 @@ from torch import Tensor
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.elbo import ELBO
-from pyrogen.inference.objective import Objective, PlateNesting, or_nothing
-from pyrogen.sites import Program, is_data, is_latent
+from pyrogen.inference.objective import Objective, PlateNesting
+from pyrogen.sites import Program, is_data, is_latent, or_nothing
 from pyrogen.traces import guide_terms, model_terms, total, trace_pair_from_model
 
 __all__ = ["ForwardKL", "ReverseKL"]

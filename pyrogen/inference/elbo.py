@@ -14,8 +14,8 @@ from torch.distributions import Distribution, Independent, kl_divergence
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.annealing import Annealing
-from pyrogen.inference.objective import Objective, PlateNesting, Player, or_nothing
-from pyrogen.sites import Program, is_latent, sample_sites
+from pyrogen.inference.objective import Objective, PlateNesting, Player
+from pyrogen.sites import Program, is_enumerated, is_latent, or_nothing, sample_sites
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, total, trace_pair
 
 __all__ = ["ELBO"]
@@ -115,7 +115,7 @@ class ELBO(Objective):
         if self._is_tempered:
             _refuse_tempered_marginals(traces)
         count = self.num_particles if traces.particle_dim is not None else 1
-        if any(site["infer"].get("_enumerate_dim") is not None for site in sample_sites(traces.guide)):
+        if any(is_enumerated(site) for site in sample_sites(traces.guide)):
             return -_compute_dice_elbo(traces.model, traces.guide) / count
         divergences = _analytic_kls(traces) if self.analytic_kl and not traces.enumerates else {}
         plus, minus = _terms(traces, divergences)
@@ -178,7 +178,7 @@ class Tempered(Messenger):
 
 def _refuse_tempered_marginals(traces: Traces) -> None:
     for name, site in traces.model.nodes.items():
-        if is_latent(site) and name not in traces.guide.nodes and site["infer"].get("_enumerate_dim") is not None:
+        if is_latent(site) and name not in traces.guide.nodes and is_enumerated(site):
             raise ProgramError(
                 f"beta is not 1 and the model sums site {name!r} out: a weight on a latent's terms has no meaning once "
                 f"the latent is gone. Set beta=1, or sample {name!r} in the guide."

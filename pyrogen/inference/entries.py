@@ -30,6 +30,9 @@ def elbo(
         warmup: the number of steps in which that weight rises from 0.
         analytic_kl: use divergences in closed form where there are.
     """
+    _check(num_particles)
+    if beta < 0 or warmup < 0:
+        raise UsageError(f"beta and warmup must not be negative, found beta={beta}, warmup={warmup}")
     weight = Annealing(0.0, beta, warmup) if warmup else beta
     return ELBO(num_particles, beta=weight, analytic_kl=analytic_kl)
 
@@ -40,6 +43,7 @@ def iwae(model: Program, guide: Program | None, example: Any, *, num_particles: 
     Args:
         num_particles: draws of the guide in each average.
     """
+    _check(num_particles)
     return IWAE(num_particles)
 
 
@@ -50,6 +54,7 @@ def renyi(model: Program, guide: Program | None, example: Any, *, alpha: float =
         alpha: 0 for IWAE, 1 for the ELBO, and between.
         num_particles: draws of the guide in each average.
     """
+    _check(num_particles)
     return Renyi(alpha, num_particles)
 
 
@@ -61,3 +66,8 @@ def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> M
             "--objective elbo, iwae or renyi"
         )
     return MaximumLikelihood()
+
+
+def _check(num_particles: int) -> None:
+    if num_particles < 1:
+        raise UsageError(f"num_particles must be at least 1, found {num_particles}")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from pyrogen.sites import Program, nothing
+from pyrogen.sites import Program
 from pyrogen.traces import plate_nesting
 
 __all__ = ["Objective", "Player"]
@@ -50,8 +50,3 @@ class PlateNesting:
         if self.seen is None or self.seen[0] != model or self.seen[1] != guide:
             self.seen = (model, guide, plate_nesting(model, guide, *args, **kwargs))
         return self.seen[2]
-
-
-def or_nothing(guide: Program | None) -> Program:
-    """Read a missing guide as the guide without sites."""
-    return nothing if guide is None else guide

@@ -128,8 +128,8 @@ def _made(optimizer: OptimizerLike, parameters: Mapping[str, Tensor]) -> Optimiz
         return optimizer
     if isinstance(optimizer, PyroOptim):
         raise ProgramError(
-            "optimizer is one of pyro.optim: pass torch's own, for example lambda params: torch.optim.Adam(params, "
-            "lr=1e-3)"
+            "optimizer must be a torch optimiser or make one from a list of parameters, found one of pyro.optim; for "
+            "example: lambda params: torch.optim.Adam(params, lr=1e-3)"
         )
     if not parameters:
         raise ProgramError(

@@ -5,8 +5,8 @@ from typing import Any
 import pyro.infer
 from torch import Tensor
 
-from pyrogen.inference.objective import Objective, or_nothing
-from pyrogen.sites import Program
+from pyrogen.inference.objective import Objective
+from pyrogen.sites import Program, or_nothing
 
 __all__ = ["PyroELBO"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.inference.objective import Objective, PlateNesting, or_nothing
+from pyrogen.inference.objective import Objective, PlateNesting
 from pyrogen.programs import importance, renyi_bound
-from pyrogen.sites import Program
+from pyrogen.sites import Program, or_nothing
 from pyrogen.traces import trace_pair
 
 __all__ = ["IWAE", "Renyi"]

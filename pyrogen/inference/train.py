@@ -98,6 +98,8 @@ def train(
         )
     if isinstance(batches, tuple) and batches and all(isinstance(part, Tensor) for part in batches):
         raise ProgramError("batches is one tuple of tensors, which would be taken for several batches: pass [(x, y)]")
+    if batches is None and epochs is not None:
+        raise ProgramError("without batches there are no epochs: use num_steps")
     if min(steps) < 1 or (simultaneous and steps != (1, 1)):
         raise ProgramError(f"steps must be at least one for each player, and (1, 1) if simultaneous; found {steps}")
     return Training(

@@ -185,7 +185,7 @@ class Training(Iterator[Step]):
                     f"the first loss is {float(value)}: some site has no density at the initial values. Change the "
                     f"initial values or the data.\n{site_table(self.model, self.guide, *args, **kwargs)}"
                 )
-        self._make_players(critic_parameters, losses)
+        self._make_players(critic_parameters, losses, [*args, *kwargs.values()])
         self.modules = list(modules_of(*programs).values())
         if self.device is None:
             self.device = losses[0].device
@@ -195,7 +195,7 @@ class Training(Iterator[Step]):
             "kwargs": {name: _outline(x) for name, x in kwargs.items()},
         }
 
-    def _make_players(self, critic_parameters: Mapping[str, Tensor], losses: list[Tensor]) -> None:
+    def _make_players(self, critic_parameters: Mapping[str, Tensor], losses: list[Tensor], inputs: list[Any]) -> None:
         name = type(self.objective).__name__
         if critic_parameters and self._make_critic is None:
             raise ProgramError(f"{name} has a critic: pass critic_optimizer, too")
@@ -206,7 +206,7 @@ class Training(Iterator[Step]):
         held = [*self.programs.parameters, *(self.critic.parameters if self.critic else ())]
         for loss in losses:
             named = self.parameters | dict(critic_parameters)
-            check_held(loss, named, held, (self.model, self.guide, self.objective))
+            check_held(loss, named, held, (self.model, self.guide, self.objective), inputs)
 
     def _round(self, batch: Batch) -> Step:
         assert self.programs is not None

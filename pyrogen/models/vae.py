@@ -133,6 +133,9 @@ def vae(
         raise UsageError(f"unknown likelihood {name!r}: choose from {', '.join(LIKELIHOODS)}")
     if latent < 1:
         raise UsageError(f"latent must be at least 1, found {latent}")
+    for setting, widths in (("hidden", hidden), ("channels", channels)):
+        if any(width < 1 for width in widths) or (setting == "channels" and not widths):
+            raise UsageError(f"{setting} must be widths of at least 1, found {list(widths)}")
     chosen = LIKELIHOODS[name](spec)
     encoder: nn.Module
     decoder: nn.Module
