@@ -22,6 +22,7 @@ from pyrogen.parameters import modules_of
 
 
 def model() -> None:
+    torch.rand(())  # training draws noise, too
     pyro.sample("x", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0), obs=torch.tensor(8.0))
 
 
