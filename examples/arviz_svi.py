@@ -1,4 +1,4 @@
-"""Eight schools by SVI with a full-rank guide and by NUTS, side by side in ArviZ.
+"""Eight schools by SVI with a full-rank guide, by NUTS, and exactly, side by side in ArviZ.
 
 Run: python examples/arviz_svi.py [--steps 1500] [--out FOLDER]
 
@@ -19,7 +19,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import AutoMultivariateNormal
 
 from pyrogen import ELBO, to_arviz, train
-from pyrogen.inferencedata import IS_TREE, write_netcdf
+from pyrogen.inferencedata import IS_TREE, Variable, to_inference_data, write_netcdf
 
 matplotlib.use("Agg")
 
@@ -69,6 +69,22 @@ def by_nuts(model, draws):
     return to_arviz(mcmc, coords={"school": SCHOOLS})
 
 
+def exactly(draws=4000):
+    """Draw from the posterior itself: given tau everything is normal, and tau has one dimension for a grid."""
+    tau = torch.linspace(0.005, 100, 20_000)
+    variances = SIGMA**2 + tau[:, None] ** 2
+    evidence = dist.LowRankMultivariateNormal(torch.zeros(len(Y)), torch.full((len(Y), 1), 5.0), variances).log_prob(Y)
+    tau = tau[dist.Categorical(logits=evidence + dist.HalfCauchy(5.0).log_prob(tau)).sample((draws,))]
+    precisions = 1 / (SIGMA**2 + tau[:, None] ** 2)
+    precision = precisions.sum(-1) + 1 / 25
+    mu = dist.Normal((precisions * Y).sum(-1) / precision, precision.rsqrt()).sample()
+    weight = tau[:, None] ** 2 * precisions
+    theta = dist.Normal(mu[:, None] + weight * (Y - mu[:, None]), weight.sqrt() * SIGMA).sample()
+    values = {"mu": (mu, ()), "tau": (tau, ()), "theta": (theta, ("school",))}
+    posterior = {name: Variable(x[None].numpy(), ("chain", "draw", *dims)) for name, (x, dims) in values.items()}
+    return to_inference_data({"posterior": posterior}, {"school": SCHOOLS})
+
+
 def trust(k):
     if k != k:
         return "All weights are equal: the guide is the posterior."
@@ -92,8 +108,8 @@ def save(plot, path):
     matplotlib.pyplot.close(axes.figure)
 
 
-def draw(svi, nuts, out):
-    both, names = {"SVI": svi, "NUTS": nuts}, ["mu", "tau"]
+def draw(svi, nuts, exact, out):
+    both, names = {"SVI": svi, "NUTS": nuts, "exact": exact}, ["mu", "tau"]
     if IS_TREE:
         save(az.plot_forest(both, var_names=["mu", "tau", "theta"]), out / "forest.png")
         save(az.plot_trace_dist(svi, var_names=names), out / "trace.png")
@@ -110,19 +126,21 @@ def main(steps: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     svi, simple = by_svi(hierarchical, steps), by_svi(pooled, steps)
     nuts = by_nuts(hierarchical, max(10, min(500, steps // 3)))
+    exact = exactly()
     logging.disable(logging.WARNING)  # a guide's draws are one chain, which ArviZ warns of
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, data in {"SVI": svi, "NUTS": nuts}.items():
             table = az.summary(data, var_names=["mu", "tau", "theta"])
             print(f"{name}\n{table.dropna(axis='columns', how='all').to_string()}\n\n{az.loo(data)}\n")
+        print(f"exact\n{az.summary(exact, kind='stats').to_string()}\n")
         both = {"hierarchical, NUTS": nuts, "hierarchical, SVI": svi, "pooled, SVI": simple}
         print(f"{az.compare(both).to_string()}\n")
         for name, data in {"hierarchical": svi, "pooled": simple}.items():
             k = data["sample_stats"].attrs["pareto_k"]
             print(f"Pareto k of the {name} model's guide: {k:.2f}. {trust(k)}")
         print("Leave-one-out takes the draws for the posterior's: where it warns of a guide's, believe that of NUTS.")
-        draw(svi, nuts, out)
+        draw(svi, nuts, exact, out)
     logging.disable(logging.NOTSET)
     write_netcdf(svi, out / "posterior.nc")
 

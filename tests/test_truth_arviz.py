@@ -130,6 +130,17 @@ def schools(y=EFFECTS):
         pyro.sample("y", dist.Normal(theta, ERRORS), obs=y)
 
 
+def exact_means():
+    """Posterior means of mu and tau by a grid over tau; given tau, y is normal and mu conjugate."""
+    tau = torch.linspace(0.0025, 400.0, 80_000, dtype=torch.float64)
+    variances = ERRORS**2 + tau[:, None] ** 2
+    loading = torch.full((8, 1), 5.0, dtype=torch.float64)
+    evidence = dist.LowRankMultivariateNormal(torch.zeros(8, dtype=torch.float64), loading, variances)
+    weight = (evidence.log_prob(EFFECTS) + dist.HalfCauchy(5.0).log_prob(tau)).softmax(0)
+    mu = (EFFECTS / variances).sum(-1) / (1 / 25 + (1 / variances).sum(-1))
+    return {"mu": float(weight @ mu), "tau": float(weight @ tau)}
+
+
 def means(data):
     return {name: float(data["posterior"][name].mean()) for name in ("mu", "tau")}
 
@@ -155,19 +166,21 @@ def svi(num_steps):
     return to_arviz((schools, guide), num_samples=4000)
 
 
-def check_schools(data, nuts):
-    found = means(data)
-    assert found["mu"] == pytest.approx(nuts["mu"], abs=0.5)
-    assert found["tau"] == pytest.approx(nuts["tau"], abs=1.0)
+def check_schools(found, truth):
+    assert found["mu"] == pytest.approx(truth["mu"], abs=0.5)
+    assert found["tau"] == pytest.approx(truth["tau"], abs=1.0)
 
 
 def test_eight_schools_by_svi_and_by_nuts(nuts):
+    """Both against the exact posterior: a normal guide in log tau misses some of its tail, hence the bar for tau."""
+    truth = exact_means()
     data = svi(800)
-    check_schools(data, nuts)
+    check_schools(means(data), truth)
+    check_schools(nuts, truth)
     assert data["posterior"]["theta"].dims == ("chain", "draw", "school")
     assert np.isfinite(data["sample_stats"].attrs["pareto_k"])
 
 
-def test_mutant_unfitted_guide(nuts):
+def test_mutant_unfitted_guide():
     with pytest.raises(AssertionError):
-        check_schools(svi(2), nuts)
+        check_schools(means(svi(2)), exact_means())
