@@ -12,10 +12,10 @@ import numpy as np
 import pyro
 from torch import Tensor
 
+import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue, pictures
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import accepted_columns, bound, evaluate
-from pyrogen.comparison import compare
 from pyrogen.data import Dataset
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
@@ -26,7 +26,6 @@ from pyrogen.parameters import modules_of
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
-from pyrogen.report import write_report
 from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
 
@@ -216,7 +215,7 @@ def report(arguments: Sequence[str]) -> Result:
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
-    page = write_report(options["run"])
+    page = pyrogen.write_report(options["run"])
     return Result({"report": str(page)}, [str(page)], options["json"])
 
 
@@ -227,7 +226,7 @@ def compare_(arguments: Sequence[str]) -> Result:
     parser.add_argument("--out", type=str, default="compare.html", help="the page")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
-    page, figures = compare(options["runs"], options["out"])
+    page, figures = pyrogen.compare(options["runs"], options["out"])
     lines = [str(page)]
     for run, values in figures.items():
         lines += [f"{run}:", *(f"  {name:<22} {f['value']:>12.4f} {f['unit']}" for name, f in values.items())]
