@@ -140,10 +140,15 @@ def program_parameters(programs: Iterable[Any], run: Callable[[], Tensor]) -> tu
     with poutine.trace(param_only=True) as capture:
         try:
             loss = run()
-        except RuntimeError:
+        except (AssertionError, RuntimeError) as error:
             # torch says that devices differ, but not whose they are.
             sites = {n: site["value"] for n, site in capture.trace.nodes.items() if site["type"] == "param"}
             check_one_device(*programs, others=sites)
+            if stored:
+                error.add_note(
+                    f"Pyro's global parameter store held {', '.join(sorted(stored)[:3])} already. If an earlier "
+                    f"program left that there, call pyro.clear_param_store() before this fit."
+                )
             raise
     for p in frozen:
         p.requires_grad_(False)  # Pyro's store turns gradients on for whatever it is shown

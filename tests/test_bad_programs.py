@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import nn
 
 from pyrogen.errors import DataError, InfeasibleStartError, NonFiniteError, ProgramError
@@ -303,6 +303,19 @@ def test_a_stale_parameter_store():
     next(train(ELBO(), model, first, [X], adam))
     with pytest.raises(ProgramError, match=r"AutoNormal\.locs|clear_param_store"):
         next(train(ELBO(), model, AutoNormal(model), [X], adam))
+
+
+def test_a_stale_parameter_store_of_another_shape():
+    """A second full-rank guide of more latents than the first."""
+
+    def wider(x):
+        pyro.sample("w", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        model(x)
+
+    next(train(ELBO(), model, AutoMultivariateNormal(model), [X], adam))
+    with pytest.raises((RuntimeError, AssertionError)) as caught:
+        next(train(ELBO(), wider, AutoMultivariateNormal(wider), [X], adam))
+    assert "clear_param_store" in caught.value.__notes__[0]
 
 
 @pytest.mark.parametrize("optimizer", [pyro.optim.Adam({"lr": 0.01}), lambda p: "adam"], ids=["pyro", "string"])
