@@ -51,7 +51,13 @@ def bound(
         The figure's name and the estimate, in nats per datum.
     """
     batches = _batches(model, dataset, split, batch_size)
-    if _roles(model, batches).has_latents:
+    return _bound(model, guide, batches, _roles(model, batches), num_particles)
+
+
+def _bound(
+    model: Program, guide: Program | None, batches: Batches, roles: Roles, num_particles: int
+) -> tuple[str, Estimate]:
+    if roles.has_latents:
         return "elbo", evaluation.elbo(model, guide, batches, num_particles)
     return "log_likelihood", evaluation.log_likelihood(model, batches)
 
@@ -78,9 +84,9 @@ def evaluate(
     """
     if num_particles < 1:
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
-    name, estimate = bound(model, guide, dataset, split, max(1, num_particles // 10), batch_size)
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches)
+    name, estimate = _bound(model, guide, batches, roles, max(1, num_particles // 10))
     figures = {name: estimate}
     if name == "elbo":
         figures["iwae"] = evaluation.iwae(model, guide, batches, num_particles)

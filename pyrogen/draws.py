@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pyrogen.inferencedata import Variable, is_constant, pareto_k
 from pyrogen.programs import importance, renyi_bound
-from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_latent, nothing
+from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_latent, nothing, unwrapped
 from pyrogen.traces import Term, Traces, marginal_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
 __all__ = ["Group", "Reader", "Source"]
@@ -320,10 +320,7 @@ def _added(terms: Sequence[Term]) -> list[Term]:
 
 def _is_point(site: Mapping[str, Any]) -> bool:
     """Tell whether a guide's site is the same number in every draw, as AutoDelta's are: it has no density."""
-    fn: Any = site.get("fn")
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    if site["type"] != "sample" or not isinstance(fn, Delta):
+    if site["type"] != "sample" or not isinstance(unwrapped(site["fn"]), Delta):
         return False
     value = site["value"]
     return bool((value == value[:1]).all()) if value.dim() else True

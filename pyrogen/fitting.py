@@ -197,12 +197,8 @@ class Driver:
             self.track(self.index, values)
 
     def _save(self, is_best: bool) -> None:
-        tree: dict[str, Any] = {
-            "training": self.training.state_dict(),
-            "best": self.best,
-            "since_best": self.since_best,
-        }
-        tree |= {"figure": self.figure}
+        progress = {"best": self.best, "since_best": self.since_best, "figure": self.figure}
+        tree = {"training": self.training.state_dict(), **progress}
         self.run.save(self.index, tree, best=is_best)
         self.saved = self.index
 

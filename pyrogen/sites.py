@@ -18,6 +18,7 @@ __all__ = [
     "nothing",
     "or_nothing",
     "sample_sites",
+    "unwrapped",
 ]
 
 Program = Callable[..., Any]
@@ -71,3 +72,10 @@ class Generating(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if is_data(msg):
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
+
+
+def unwrapped(fn: Any) -> Any:
+    """Return the distribution at the bottom of others: of ``Normal(0.0, 1.0).to_event(1)``, the normal one."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn

@@ -1,6 +1,6 @@
 """Run a model against a guide, refuse pairs that do not fit, and collect their log-probabilities."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -157,11 +157,15 @@ def _scored(model_trace: Trace, guide_trace: Trace, nesting: int, particle_dim: 
     return Traces(model_trace, guide_trace, particle_dim, bool(enumerated))
 
 
-def model_terms(traces: Traces) -> list[Term]:
+def model_terms(traces: Traces, without: Container[str] = ()) -> list[Term]:
     r"""Collect the model's log-probabilities, with the sites that it enumerates (and the guide does not) summed out.
+
+    Sites can be left out by name where nothing is enumerated.
 
     .. math:: \log p(x, z) = \log \sum_k p(x, z, k)
     """
+    if not traces.enumerates:
+        return _site_terms(traces.model, without)
     costs, marginals = _costs_and_marginals(traces)
     return costs + marginals
 
@@ -171,10 +175,15 @@ def marginal_terms(traces: Traces) -> list[Term]:
     return _costs_and_marginals(traces)[1]
 
 
+def _site_terms(trace: Trace, without: Container[str] = ()) -> list[Term]:
+    sites = (site for site in sample_sites(trace) if site["name"] not in without)
+    return [Term(site["cond_indep_stack"], site["log_prob"]) for site in sites]
+
+
 def _costs_and_marginals(traces: Traces) -> tuple[list[Term], list[Term]]:
     trace = traces.model
     if not traces.enumerates:
-        return [Term(site["cond_indep_stack"], site["log_prob"]) for site in sample_sites(trace)], []
+        return _site_terms(trace), []
     costs, factors, _, sum_dims, scale = _compute_model_factors(trace, traces.guide)
     summed = contract_tensor_tree(factors, sum_dims, cache={}) if factors else {}
     marginals = {plates: [packed.scale_and_mask(term, scale) for term in terms] for plates, terms in summed.items()}
@@ -195,9 +204,9 @@ def _costs_and_marginals(traces: Traces) -> tuple[list[Term], list[Term]]:
     return unpacked(costs), unpacked(marginals)
 
 
-def guide_terms(traces: Traces) -> list[Term]:
-    """Collect the guide's log-probabilities."""
-    return [Term(site["cond_indep_stack"], site["log_prob"]) for site in sample_sites(traces.guide)]
+def guide_terms(traces: Traces, without: Container[str] = ()) -> list[Term]:
+    """Collect the guide's log-probabilities, without the sites of some names."""
+    return _site_terms(traces.guide, without)
 
 
 def plate_scale(frames: Sequence[Any]) -> float:

@@ -10,12 +10,12 @@ from pyro.infer.traceenum_elbo import _compute_dice_elbo  # Pyro's sum over a gu
 from pyro.infer.util import MultiFrameTensor
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import kl_divergence
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.objective import Objective, PlateNesting, Player
-from pyrogen.sites import Program, is_enumerated, is_latent, or_nothing, sample_sites
+from pyrogen.sites import Program, is_enumerated, is_latent, or_nothing, sample_sites, unwrapped
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, total, trace_pair
 
 __all__ = ["ELBO"]
@@ -118,7 +118,7 @@ class ELBO(Objective):
         if any(is_enumerated(site) for site in sample_sites(traces.guide)):
             return -_compute_dice_elbo(traces.model, traces.guide) / count
         divergences = _analytic_kls(traces) if self.analytic_kl and not traces.enumerates else {}
-        plus, minus = _terms(traces, divergences)
+        plus, minus = model_terms(traces, divergences), guide_terms(traces, divergences)
         elbo = total(plus, [*minus, *divergences.values()])
         surrogate = self._score_terms(traces, plus, minus, divergences)
         if surrogate is not None:
@@ -185,20 +185,10 @@ def _refuse_tempered_marginals(traces: Traces) -> None:
             )
 
 
-def _terms(traces: Traces, divergences: Mapping[str, Term]) -> tuple[list[Term], list[Term]]:
-    """Return the model's and the guide's terms, without those that a divergence in closed form stands for."""
-    if not divergences:
-        return model_terms(traces), guide_terms(traces)
-    plus, minus = (
-        [Term(site["cond_indep_stack"], site["log_prob"]) for name, site in trace.nodes.items()
-         if site["type"] == "sample" and name not in divergences]
-        for trace in (traces.model, traces.guide)
-    )  # fmt: skip
-    return plus, minus
-
-
 def _analytic_kls(traces: Traces) -> dict[str, Term]:
     r"""Return :math:`\mathrm{KL}(q \,\|\, p)` of each latent site that has it in closed form.
+
+    A ``Delta``, wrapped or not, never does: its divergence would drop the ``log_density``.
 
     At a site, later draws of the guide may depend on its value only in terms that stay sampled, and earlier ones may
     not: this holds if both programs draw their latents in the same order, and else no site qualifies.
@@ -210,7 +200,7 @@ def _analytic_kls(traces: Traces) -> dict[str, Term]:
     for name in shared:
         q, p = traces.guide.nodes[name], traces.model.nodes[name]
         same_weight = q["scale"] is p["scale"] or (isinstance(q["scale"], float) and q["scale"] == p["scale"])
-        if not same_weight or q["mask"] is not p["mask"] or _is_delta(q["fn"]):
+        if not same_weight or q["mask"] is not p["mask"] or isinstance(unwrapped(q["fn"]), Delta):
             continue
         try:
             kl = kl_divergence(q["fn"], p["fn"])
@@ -218,10 +208,3 @@ def _analytic_kls(traces: Traces) -> dict[str, Term]:
             continue
         kls[name] = Term(q["cond_indep_stack"], scale_and_mask(kl, q["scale"], q["mask"]))
     return kls
-
-
-def _is_delta(fn: Distribution) -> bool:
-    """Tell whether a distribution is a ``Delta`` under any wrapping: its divergence would drop the ``log_density``."""
-    while isinstance(fn, Independent) or hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)

@@ -90,16 +90,10 @@ class Training(Iterator[Step]):
         return self
 
     def __next__(self) -> Step:
-        if self.num_steps is not None and self.index >= self.num_steps:
-            self._check_health()
-            raise StopIteration
-        if self.epochs is not None and self.feed.epoch >= self.epochs:
-            self._check_health()
-            raise StopIteration
         if self.programs is None and self.device is None:
             self.device = check_one_device(self.model, self.guide, self.objective)
         try:
-            batch = self.feed.draw(self.device, self.epochs)
+            batch = self._first_batch()
         except StopIteration:
             self._check_health()
             raise
@@ -110,6 +104,14 @@ class Training(Iterator[Step]):
                 self._take(state)
                 return next(self)
         return self._round(batch)
+
+    def _first_batch(self) -> Batch:
+        """Draw the first batch of a round, or stop where the last round was the last."""
+        if self.num_steps is not None and self.index >= self.num_steps:
+            raise StopIteration
+        if self.epochs is not None and self.feed.epoch >= self.epochs:
+            raise StopIteration
+        return self.feed.draw(self.device, self.epochs)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Put the moving average of the programs' parameters, if one is kept, in their place for a ``with`` body."""
@@ -204,8 +206,8 @@ class Training(Iterator[Step]):
         self.programs = self._make_programs(self.parameters)
         self.critic = None if self._make_critic is None else self._make_critic(critic_parameters)
         held = [*self.programs.parameters, *(self.critic.parameters if self.critic else ())]
+        named = self.parameters | dict(critic_parameters)
         for loss in losses:
-            named = self.parameters | dict(critic_parameters)
             check_held(loss, named, held, (self.model, self.guide, self.objective), inputs)
 
     def _round(self, batch: Batch) -> Step:
