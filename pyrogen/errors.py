@@ -1,6 +1,7 @@
 """The errors that a user can meet. Each message says what, where, what was found, what was expected and the fix."""
 
 __all__ = [
+    "CompileWarning",
     "CorruptCheckpointError",
     "DataError",
     "FormatVersionError",
@@ -70,3 +71,7 @@ class InputOutputError(PyrogenError, OSError):
 
 class RunLockedError(InputOutputError):
     """Another process is writing to the run directory."""
+
+
+class CompileWarning(UserWarning):
+    """A program that was to be compiled runs without a graph; the message says why, where and what would help."""

@@ -102,7 +102,9 @@ def _parts(part: Any) -> Iterator[tuple[str, Any]]:
     elif isfunction(part):
         if part.__module__ is None or part.__module__.partition(".")[0] not in LIBRARIES:
             yield from getclosurevars(part).nonlocals.items()
-            yield from ((name, part.__globals__[name]) for name in _names(part.__code__) if name in part.__globals__)
+            yield from (
+                (name, part.__globals__[name]) for name in global_names(part.__code__) if name in part.__globals__
+            )
     elif isinstance(part, list | tuple) and len(part) <= LONGEST:
         yield from ((f"{{}}.{i}", inner) for i, inner in enumerate(part))
     elif isinstance(part, dict) and len(part) <= LONGEST:
@@ -111,10 +113,10 @@ def _parts(part: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{{}}.{key}", inner) for key, inner in getattr(part, "__dict__", {}).items())
 
 
-def _names(code: CodeType) -> set[str]:
-    """List the global names that a function uses, those of the functions and comprehensions within it included."""
+def global_names(code: CodeType) -> set[str]:
+    """Name the globals that a function uses, those of the functions and comprehensions within it included."""
     inner = (const for const in code.co_consts if isinstance(const, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    return set(code.co_names).union(*map(global_names, inner))
 
 
 def program_parameters(programs: Iterable[Any], run: Callable[[], Tensor]) -> tuple[dict[str, Tensor], Tensor]:

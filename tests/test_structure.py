@@ -140,6 +140,7 @@ import json, random, sys, warnings
 import numpy as np, pyro, torch
 random.seed(1), np.random.seed(1), torch.manual_seed(1)
 warnings.simplefilter("error")
+warnings.filterwarnings("ignore", message=".torch.jit")  # Inductor's own imports
 
 def state():
     return json.dumps({

@@ -76,20 +76,16 @@ def adversarial(norm="batch", generator_norm=True, **settings):
     return objective, model, train(objective, model, None, batches, adam, adam, **settings)
 
 
+@pytest.mark.parametrize("compile", [False, "capture"])
 @pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
-def test_either_players_step_leaves_the_other_as_it_was(norm):
-    objective, model, training = adversarial(norm)
+def test_either_players_step_leaves_the_other_as_it_was(norm, compile):
+    objective, model, training = adversarial(norm, compile=compile)
     next(training)
-    step = training._gradient
 
-    for player, own, other in (
-        (training.critic, objective, model),
-        (training.programs, model, objective),
-    ):
-        other_player = training.programs if player is training.critic else training.critic
+    for kind, own, other in (("critic", objective, model), ("programs", model, objective)):
+        other_player = training.programs if kind == "critic" else training.critic
         before, own_before, state = tensors(other), tensors(own), optimizer_tensors(other_player)
-        _, _, finite = step(player, training.feed.draw(None))
-        training._apply(player, finite)
+        training._turn({kind: training.feed.draw(None)})
         assert same(tensors(other), before)
         assert same(optimizer_tensors(other_player), state)
         assert not same(tensors(own), own_before)

@@ -59,6 +59,33 @@ class Player:
             clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         return norm, torch.isfinite(loss.detach()) & torch.isfinite(norm)
 
+    def gradients(self, loss: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the parameters that a loss depends on and its gradients, and keep neither."""
+        wanted = [p for p in self.parameters if p.requires_grad]
+        found = torch.autograd.grad(loss, wanted, allow_unused=True)
+        pairs = [(p, g) for p, g in zip(wanted, found, strict=True) if g is not None]
+        return [p for p, _ in pairs], [g for _, g in pairs]
+
+    def clipped(self, gradients: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return gradients scaled down to the largest norm allowed, and their norm before."""
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        if self.clip_norm is None:
+            return list(gradients), norm
+        factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        return [g * factor for g in gradients], norm
+
+    def average_in(self) -> None:
+        """Let the moving average follow the parameters."""
+        if self.ema is not None:
+            for average, p in zip(self.average, self.parameters, strict=True):
+                average.copy_(torch.lerp(average, p.detach(), 1 - self.ema))
+
+    def advance(self) -> None:
+        """Let the learning-rate schedule follow a step that was taken by a graph in the optimiser's place."""
+        if self.scheduler is not None:
+            vars(self.optimizer)["_opt_called"] = True  # what torch's schedules look at to warn of steps left out
+            self.scheduler.step()
+
     def step(self, finite: Tensor | None = None) -> None:
         """Update the parameters; where ``finite`` is given and false, leave every tensor as it was, on the device.
 

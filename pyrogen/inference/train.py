@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ def train(
     ema: float | None = None,
     device: torch.device | str | None = None,
     validate: bool = True,
+    compile: bool | Literal["capture"] = False,
 ) -> Training:
     """Fit programs to an objective, one round of steps for each item of the iterator returned.
 
@@ -65,6 +66,8 @@ def train(
         device: where to move batches; the programs' device if not given.
         validate: keep Pyro's validation as it is set; ``False`` turns it off after the rehearsal, which is faster and,
             on an accelerator, spares reads by the host.
+        compile: capture each player's whole step as one graph and compile it, see :mod:`pyrogen.inference.compile`;
+            ``"capture"`` runs the graphs operation by operation, to try what can be captured without a compiler.
 
     Returns:
         An iterator with ``state_dict`` and ``load_state_dict`` for a bit-exact resume.
@@ -115,4 +118,5 @@ def train(
         epochs=epochs,
         device=None if device is None else torch.device(device),
         validate=validate,
+        compile=compile,
     )

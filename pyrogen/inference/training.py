@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -16,7 +16,9 @@ from pyrogen.errors import InfeasibleStartError, NonFiniteError, ProgramError
 from pyrogen.inference.diagnosis import site_table
 from pyrogen.inference.feed import Batch, Feed
 from pyrogen.inference.objective import Objective
+from pyrogen.inference.objective import Player as Kind
 from pyrogen.inference.player import Player
+from pyrogen.inference.turns import Outcome, Turn, loss_of
 from pyrogen.parameters import check_held, check_one_device, live_state, modules_of, program_parameters, take_state
 from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
 from pyrogen.sites import Program
@@ -66,11 +68,12 @@ class Training(Iterator[Step]):
         epochs: int | None,
         device: torch.device | None,
         validate: bool,
+        compile: bool | Literal["capture"],
     ) -> None:
         self.objective, self.model, self.guide, self.feed = objective, model, guide, feed
         self.steps, self.simultaneous = steps, simultaneous
         self.num_steps, self.epochs = num_steps, epochs
-        self.device, self.validate = device, validate
+        self.device, self.validate, self.compile = device, validate, compile
         self.index = 0
         self.programs: Player | None = None
         self.critic: Player | None = None
@@ -80,6 +83,7 @@ class Training(Iterator[Step]):
         self._make_programs, self._make_critic = make_programs, make_critic
         self._pending: Mapping[str, Any] | None = None
         self._healthy: Tensor | None = None
+        self._graphs: dict[tuple[Kind, ...], Turn] = {}
 
     def __repr__(self) -> str:
         total = "" if self.num_steps is None else f" of {self.num_steps:,}"
@@ -163,6 +167,7 @@ class Training(Iterator[Step]):
         self.index = state["index"]
         self.feed.load_state_dict(state["feed"])
         set_rng_state(state["rng"])
+        self._graphs.clear()  # they change the tensors that the optimisers had before
 
     def _prepare(self, batch: Batch) -> None:
         """Rehearse the first step: find the parameters, check that all fits together, make the optimisers."""
@@ -213,49 +218,99 @@ class Training(Iterator[Step]):
     def _round(self, batch: Batch) -> Step:
         assert self.programs is not None
         batches = self._batches(batch)
-        critic_loss = None
-        if self.simultaneous and self.critic is not None:
-            critic_loss, _, critic_finite = self._gradient(self.critic, next(batches))
-            loss, norm, finite = self._gradient(self.programs, drawn := next(batches))
-            self._apply(self.critic, critic_finite)
-            self._apply(self.programs, finite)
-        else:
-            for _ in range(self.steps[1] if self.critic is not None else 0):
-                assert self.critic is not None
-                critic_loss, _, finite = self._gradient(self.critic, next(batches))
-                self._apply(self.critic, finite)
-            for _ in range(self.steps[0]):
-                loss, norm, finite = self._gradient(self.programs, drawn := next(batches))
-                self._apply(self.programs, finite)
+        outcomes: dict[Kind, Outcome] = {}
+        for kinds in self._turns():
+            drawn = {kind: next(batches) for kind in kinds}
+            outcomes |= self._turn(drawn)
         self.index += 1
-        return Step(self.index, self.feed.epoch, loss, norm, critic_loss, _rows(drawn))
+        last, critic = outcomes["programs"], outcomes.get("critic")
+        critic_loss = None if critic is None else critic.loss
+        return Step(self.index, self.feed.epoch, last.loss, last.norm, critic_loss, _rows(drawn["programs"]))
+
+    def _turns(self) -> list[tuple[Kind, ...]]:
+        """List whose turn it is in a round, one after the other; who steps at the same point shares a turn."""
+        if self.simultaneous and self.critic is not None:
+            return [("critic", "programs")]
+        critic: list[tuple[Kind, ...]] = [("critic",)] * self.steps[1] if self.critic is not None else []
+        programs: list[tuple[Kind, ...]] = [("programs",)] * self.steps[0]
+        return critic + programs
 
     def _batches(self, first: Batch) -> Iterator[Batch]:
         yield first
         while True:
             yield self.feed.draw(self.device)
 
-    def _gradient(self, player: Player, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute one player's loss and gradient, with the other's buffers kept; return loss, norm and finiteness.
+    def _turn(self, drawn: dict[Kind, Batch]) -> dict[Kind, Outcome]:
+        """Take the step of one player, or of both at the same point."""
+        rng = torch.get_rng_state()
+        if self.compile:
+            turn = self._captured_turn(tuple(drawn))
+            with self._explaining(next(iter(drawn.values())), NonFiniteError):
+                outcomes = turn(list(drawn.values()))
+            if outcomes is not None:
+                self._look(outcomes, drawn, rng)
+                for kind in drawn:
+                    if turn.takes_steps:
+                        self._player(kind).advance()
+                    else:
+                        self._apply(kind, outcomes[kind].finite)
+                return outcomes
+        outcomes = {kind: self._gradient(kind, batch) for kind, batch in drawn.items()}
+        for kind, outcome in outcomes.items():
+            self._apply(kind, outcome.finite)
+        return outcomes
+
+    def _captured_turn(self, kinds: tuple[Kind, ...]) -> Turn:
+        if kinds not in self._graphs:
+            players = {kind: self._player(kind) for kind in kinds}
+            assert self._healthy is not None
+            self._graphs[kinds] = Turn(
+                self.objective, self.model, self.guide, players, self.modules, self._healthy, self.compile != "capture"
+            )
+        return self._graphs[kinds]
+
+    def _player(self, kind: Kind) -> Player:
+        player = self.critic if kind == "critic" else self.programs
+        assert player is not None
+        return player
+
+    def _gradient(self, kind: Kind, batch: Batch) -> Outcome:
+        """Compute one player's loss and gradient, with the other's buffers kept.
 
         The player's own buffers are kept, too, if the step is not finite.
         """
-        args, kwargs = batch
-        is_critic = player is self.critic
-        own, others = ([self.objective], self.modules) if is_critic else (self.modules, [self.objective])
-        compute = self.objective.critic_loss if is_critic else self.objective
+        player = self._player(kind)
+        own, others = ([self.objective], self.modules) if kind == "critic" else (self.modules, [self.objective])
         rng = torch.get_rng_state()
         kept = [(buffer, buffer.clone()) for module in own for buffer in module.buffers()]
         validation = nullcontext() if self.validate else pyro.validation_enabled(False)
         with buffers_restored(others), validation, self._explaining(batch, NonFiniteError):
-            loss = compute(self.model, self.guide, *args, **kwargs)
+            loss = loss_of(self.objective, kind, self.model, self.guide, batch)
             norm, finite = player.backward(loss)
         self._note(finite)
         for buffer, value in kept:
             buffer.copy_(torch.where(finite, buffer, value))
-        if (finite.device.type == "cpu" or self.index % CHECK_EVERY == 0) and not finite:
-            self._stop(player, loss, batch, rng)
-        return loss.detach(), norm, finite
+        outcome = Outcome(loss.detach(), norm, finite)
+        if self._looks(finite) and not finite:
+            self._stop(player, outcome, batch, rng)
+        return outcome
+
+    def _looks(self, finite: Tensor) -> bool:
+        """Tell whether the host looks at a flag now: at each step where that is free, else now and then."""
+        return finite.device.type == "cpu" or self.index % CHECK_EVERY == 0
+
+    def _look(self, outcomes: Mapping[Kind, Outcome], drawn: Mapping[Kind, Batch], rng: Tensor) -> None:
+        """Stop where a graph's step was not finite: repeat it without a graph, to see whose gradient was not."""
+        finite = next(iter(outcomes.values())).finite
+        if not self._looks(finite) or finite:
+            return
+        torch.set_rng_state(rng)
+        for kind, batch in drawn.items():
+            player, before = self._player(kind), torch.get_rng_state()
+            with buffers_restored([*self.modules, self.objective]), pyro.validation_enabled(False):
+                _, fine = player.backward(loss_of(self.objective, kind, self.model, self.guide, batch))
+            if not fine or kind == list(drawn)[-1]:
+                self._stop(player, outcomes[kind], batch, before)
 
     @contextmanager
     def _explaining(self, batch: Batch, kind: type[NonFiniteError]) -> Iterator[None]:
@@ -288,16 +343,16 @@ class Training(Iterator[Step]):
                 f"was taken since: the parameters are finite. Lower the learning rate or set clip_norm."
             )
 
-    def _apply(self, player: Player, finite: Tensor) -> None:
-        player.step(None if finite.device.type == "cpu" else finite)
-        self.objective.after_step("critic" if player is self.critic else "programs")
+    def _apply(self, kind: Kind, finite: Tensor) -> None:
+        self._player(kind).step(None if finite.device.type == "cpu" else finite)
+        self.objective.after_step(kind)
 
-    def _stop(self, player: Player, loss: Tensor, batch: Batch, rng: Tensor) -> None:
+    def _stop(self, player: Player, outcome: Outcome, batch: Batch, rng: Tensor) -> None:
         args, kwargs = batch
         gradients = player.non_finite()
         torch.set_rng_state(rng)
         raise NonFiniteError(
-            f"step {self.index + 1}: the loss is {float(loss.detach()):g}, and the gradient is not finite at "
+            f"step {self.index + 1}: the loss is {float(outcome.loss):g}, and the gradient is not finite at "
             f"{', '.join(gradients) or 'no parameter'}. The step was not taken: the parameters are those of the step "
             f"before. Lower the learning rate, set clip_norm, or look at the sites below.\n"
             f"{site_table(self.model, self.guide, *args, **kwargs)}"

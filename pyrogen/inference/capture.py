@@ -1,0 +1,235 @@
+"""Record everything that a function does to tensors, as one graph."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from traceback import walk_tb
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, fx, nn
+from torch._decomp.decompositions import cudnn_batch_norm, native_batch_norm_decomposition
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx, track_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from pyrogen.inference.silence import host_reads_silenced
+from pyrogen.parameters import LIBRARIES
+
+__all__ = ["Capture", "NotCapturableError", "capture", "place_in_memory", "placeholders", "where_in_the_program"]
+
+ATEN = torch.ops.aten
+CONSTANTS = {ATEN.lift_fresh.default, ATEN.lift_fresh_copy.default}
+UNTOLD = {
+    ATEN.native_batch_norm.default: native_batch_norm_decomposition,
+    ATEN.cudnn_batch_norm.default: cudnn_batch_norm,
+}
+"""Operations that change buffers although their schemas do not say so, and the same in operations that do."""
+
+
+class NotCapturableError(Exception):
+    """What a program does cannot be put into a graph; the message says what, and where."""
+
+
+class Capture(NamedTuple):
+    """A function as a graph.
+
+    Attributes:
+        module: takes the function's inputs and then ``state``, and returns its outputs; it makes nothing but copies at
+            its end, into those of its inputs that the function changes.
+        state: the tensors that the function reached besides its inputs (parameters, buffers, data in closures, states
+            of optimisers), in the order of ``module``'s further inputs: whatever values they have when it is called.
+        fakes: all inputs without their values.
+    """
+
+    module: fx.GraphModule
+    state: list[Tensor]
+    fakes: list[Tensor]
+
+
+def capture(
+    function: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    modules: Iterable[nn.Module] = (),
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
+) -> Capture:
+    """Run a function once on tensors without values, and record each of torch's operations.
+
+    What Python does in between (Pyro's handlers, distributions, loops) happens here, once. Tensors that the function
+    reaches by itself become inputs of the graph: nothing but numbers written in the program is frozen into it.
+
+    Args:
+        function: of a list of tensors, to a list of tensors.
+        inputs: an example.
+        modules: those within the function's reach, which must still hold their own tensors afterwards.
+        decompositions: what to write an operation by others with.
+
+    Raises:
+        NotCapturableError: where the function reads a tensor's value (``.item()``, ``if tensor > 0``), makes shapes
+            that depend on values, draws random numbers by Python or NumPy, or puts another tensor in a buffer's place.
+    """
+    mode = active_fake_mode() or FakeTensorMode(allow_non_fake_inputs=True)
+    lifting = Lifting(mode)
+
+    def recorded(*tensors: Tensor) -> Sequence[Tensor]:
+        with lifting:
+            return function(tensors)
+
+    with mode, host_reads_silenced(), pyro.validation_enabled(False), _guarded_host(modules):
+        fakes = [_without_values(mode, tensor) for tensor in inputs]
+        try:
+            graph_module = make_fx(recorded)(*fakes)
+        except Exception as error:
+            place = where_in_the_program(error)
+            raise NotCapturableError(f"{place}: {_reason(error)}") from error
+    _placeholders_first(graph_module.graph)
+    graph_module.recompile()
+    state = [tensor for tensor, _ in lifting.lifted.values()]
+    fakes += [fake for _, fake in lifting.lifted.values()]
+    with mode, torch.no_grad():
+        functional = torch.func.functionalize(lambda *tensors: graph_module(*tensors))
+        module = make_fx(functional, decomposition_table=decompositions)(*fakes)
+    _refuse_overlaps(module.graph, [*inputs, *state])
+    return Capture(module, state, fakes)
+
+
+def placeholders(graph: fx.Graph) -> list[fx.Node]:
+    """List a graph's inputs."""
+    return [node for node in graph.nodes if node.op == "placeholder"]
+
+
+class Lifting(TorchDispatchMode):
+    """Turn each tensor that exists outside of a recording, when it is first met, into an input of the graph."""
+
+    def __init__(self, mode: FakeTensorMode) -> None:
+        super().__init__()
+        self.mode = mode
+        self.lifted: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in CONSTANTS:  # a number that the program writes down
+            return func(*args, **(kwargs or {}))
+        return UNTOLD.get(func, func)(*tree_map(self._lift, args), **tree_map(self._lift, kwargs or {}))
+
+    def _lift(self, value: Any) -> Any:
+        proxy_mode = get_proxy_mode()
+        assert proxy_mode is not None
+        tracer = proxy_mode.tracer
+        if not isinstance(value, Tensor) or get_proxy_slot(value, tracer, None) is not None:
+            return value
+        key = place_in_memory(value)
+        if key not in self.lifted:
+            fake = _without_values(self.mode, value)
+            proxy = tracer.create_proxy("placeholder", f"state_{len(self.lifted)}", (), {})
+            track_tensor(fake, proxy, constant=None, tracer=tracer)
+            self.lifted[key] = (value, fake)
+        return self.lifted[key][1]
+
+
+def _without_values(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
+    return tensor if isinstance(tensor, FakeTensor) else mode.from_tensor(tensor)
+
+
+def place_in_memory(tensor: Tensor) -> Any:
+    """Tell tensors apart by what they show: a parameter and its ``.data`` are one input."""
+    if isinstance(tensor, FakeTensor) or not tensor.numel():
+        return id(tensor)
+    return (
+        tensor.device,
+        tensor.untyped_storage().data_ptr(),
+        tensor.storage_offset(),
+        tensor.dtype,
+        tensor.shape,
+        tensor.stride(),
+    )
+
+
+def _placeholders_first(graph: fx.Graph) -> None:
+    nodes = list(graph.nodes)
+    first = next(node for node in nodes if node.op != "placeholder")
+    for node in nodes[nodes.index(first) :]:
+        if node.op == "placeholder":
+            first.prepend(node)
+
+
+def _refuse_overlaps(graph: fx.Graph, tensors: Sequence[Tensor]) -> None:
+    """Refuse inputs that show one memory in different ways, where the graph writes to it."""
+    written = {node.args[0] for node in graph.nodes if node.target is ATEN.copy_.default}
+    seen: dict[tuple[torch.device, int], tuple[Any, bool]] = {}
+    for node, tensor in zip(placeholders(graph), tensors, strict=True):
+        if isinstance(tensor, FakeTensor) or not tensor.numel():
+            continue
+        key = (tensor.device, tensor.untyped_storage().data_ptr())
+        place, changes = place_in_memory(tensor), node in written
+        if key in seen and (changes or seen[key][1]):
+            raise NotCapturableError(f"the program changes a tensor of shape {tuple(tensor.shape)} and a view of it")
+        seen[key] = (place, changes or (key in seen and seen[key][1]))
+
+
+@contextmanager
+def _guarded_host(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Refuse a function that changes the host's state, and put that back.
+
+    Raises:
+        NotCapturableError: where random numbers were drawn by Python or NumPy, or a module was given another tensor.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    held = [
+        (tensors, dict(tensors))
+        for root in modules
+        for module in root.modules()
+        for tensors in (module._parameters, module._buffers, module.__dict__)
+    ]
+    try:
+        yield
+    finally:
+        changed = []
+        for tensors, before in held:
+            for name in [n for n, v in tensors.items() if isinstance(v, FakeTensor) and before.get(n) is not v]:
+                changed.append(name)
+                del tensors[name]
+                tensors.update({name: before[name]} if name in before else {})
+        drew = random.getstate() != python or any(
+            not np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy, strict=True)
+        )
+        random.setstate(python)
+        np.random.set_state(numpy)
+    if changed:
+        raise NotCapturableError(
+            f"the program puts a new tensor in the place of {changed[0]!r}: change the old one, with .copy_(...)"
+        )
+    if drew:
+        raise NotCapturableError("the program draws random numbers by Python or NumPy: draw them by torch or Pyro")
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a line why a recording failed."""
+    name = type(_deepest(error)).__name__
+    if "DataDependent" in name or "value out of" in str(error) or "_local_scalar_dense" in str(error):
+        return "the value of a tensor is read here (.item(), float(...), or an `if` on it)"
+    if "DynamicOutputShape" in name:
+        return "a shape depends on the values of a tensor here (x[mask], nonzero, unique)"
+    return f"{name}: {' '.join(str(error).split())[:200]}"
+
+
+def where_in_the_program(error: BaseException) -> str:
+    """Return the file and line, outside of libraries, that an error came from."""
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in walk_tb(_deepest(error).__traceback__)
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in LIBRARIES | {"pyrogen", "contextlib"}
+    ]
+    if not places:
+        places = [(f.f_code.co_filename, line) for f, line in walk_tb(_deepest(error).__traceback__)]
+    return "{}:{}".format(*places[-1]) if places else "the program"
+
+
+def _deepest(error: BaseException) -> BaseException:
+    """Return what an error was first: Pyro raises errors of sites again, with shapes added."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,51 @@
+"""Turn a captured graph into machine code, with torch's Inductor.
+
+Importing Inductor takes seconds, so this module is imported where something is compiled and nowhere else.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._inductor import config
+from torch._inductor.compile_fx import compile_fx_inner
+from torch._inductor.decomposition import select_decomp_table
+from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+__all__ = ["decompositions", "lower"]
+
+SETTINGS = {
+    # The same noise as without a compiler, from the same generator: seeds and resume mean what they meant.
+    "fallback_random": True,
+    # What these check at every call holds by construction: the signature is the key under which a graph is kept.
+    "size_asserts": False,
+    "alignment_asserts": False,
+    # The calls between kernels cost more in Python than many kernels do.
+    "cpp_wrapper": True,
+}
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Return what Inductor wants operations to be written with."""
+    with config.patch(SETTINGS):
+        return dict(select_decomp_table())
+
+
+def lower(module: fx.GraphModule, fakes: Sequence[Tensor], mode: FakeTensorMode, static: Sequence[int]) -> Any:
+    """Compile a functional graph; its code is kept in Inductor's cache on disk.
+
+    Args:
+        module: a graph of ATen operations whose only side effects are copies into its inputs, at its end.
+        fakes: its inputs, without values.
+        static: which inputs stay where they are in memory from call to call.
+
+    Returns:
+        A function of the list of inputs, which it empties, to a sequence of outputs.
+    """
+    with config.patch(SETTINGS), tracing(TracingContext(mode)), V.set_fake_mode(mode), torch.no_grad():
+        joint_graph_passes(module)
+        return compile_fx_inner(module, list(fakes), static_input_idxs=list(static), is_inference=True)
