@@ -19,6 +19,7 @@ _HOMES = {
     "ReverseKL": "inference",
     "Run": "runs",
     "compare": "comparison",
+    "compile": "inference",
     "evaluate": "card",
     "fit": "fitting",
     "load": "loading",

@@ -68,6 +68,7 @@ def train(arguments: Sequence[str]) -> Result:
     dataset = recipe.dataset()
     say(dataset.describe())
     programs = recipe.programs(dataset.spec)
+    recipe = recipe.decided(dataset, programs)
     run = Run.create(out, recipe.to_json(dataset), overwrite=options["overwrite"])
     return _drive(recipe, dataset, programs, run, options, resume=False)
 

@@ -21,7 +21,7 @@ from pyrogen import catalogue
 from pyrogen.card import accepted_columns
 from pyrogen.data import Dataset, from_path
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
-from pyrogen.inference import Objective, Training, train
+from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec
@@ -67,6 +67,8 @@ class Settings:
         evaluate_every: steps between evaluations and checkpoints; an epoch, and at least a hundred, if not given.
         log_every: steps between lines of metrics.jsonl.
         patience: stop after that many evaluations without a better one.
+        compile: on, off, or auto: if an estimate says that the run is long enough to pay for it.
+        autocast: bfloat16 for matrix products and convolutions; densities stay in float32.
     """
 
     steps: int | None = None
@@ -81,6 +83,8 @@ class Settings:
     evaluate_every: int | None = None
     log_every: int = 20
     patience: int | None = None
+    compile: Literal["auto", "on", "off"] = "auto"
+    autocast: Literal["off", "bfloat16"] = "off"
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs", "batch_size", "evaluate_every", "log_every", "patience"):
@@ -174,15 +178,16 @@ class Recipe:
     def objective_for(self, programs: Programs, example: Mapping[str, Tensor]) -> Objective:
         """Build the objective for programs and an example batch, on the device."""
         factory = catalogue.find("objective", self.objective.name)
-        return factory(programs.model, programs.guide, example, **self.objective.settings).to(self.device)
+        objective = factory(programs.model, programs.guide, example, **self.objective.settings)
+        if self.training.autocast != "off":
+            objective = Autocast(objective, getattr(torch, self.training.autocast))
+        return objective.to(self.device)
 
     def fit(self, dataset: Dataset, programs: Programs) -> Training:
         """Prepare the training of programs on data."""
         settings = self.training
-        columns = accepted_columns(programs.model, list(dataset.train))
-        batches = dataset.batches(settings.batch_size, only=columns)
-        example = {name: column[: settings.batch_size] for name, column in dataset.eval_columns("train").items()}
-        objective = self.objective_for(programs, {name: example[name] for name in columns})
+        batches, example = self._batches(dataset, programs)
+        objective = self.objective_for(programs, example)
         has_critic = any(p.requires_grad for p in objective.parameters())
         num_steps = self.num_steps(len(batches))
         schedule = partial(_cosine, num_steps=num_steps) if settings.schedule == "cosine" else None
@@ -202,7 +207,25 @@ class Recipe:
             ema=settings.ema,
             device=self.device,
             validate=False,
+            compile=settings.compile == "on",
         )
+
+    def decided(self, dataset: Dataset, programs: Programs) -> "Recipe":
+        """Return the recipe with ``compile="auto"`` decided, once for the run and all that resume it."""
+        if self.training.compile != "auto":
+            return self
+        batches, example = self._batches(dataset, programs)
+        on_device = {name: column.to(self.device) for name, column in example.items()}
+        objective = self.objective_for(programs, example)
+        pays = is_worth_compiling(objective, *programs, on_device, self.num_steps(len(batches)))
+        return replace(self, training=replace(self.training, compile="on" if pays else "off"))
+
+    def _batches(self, dataset: Dataset, programs: Programs) -> tuple[Any, dict[str, Tensor]]:
+        """Return the batches that the model accepts, and an example of one."""
+        columns = accepted_columns(programs.model, list(dataset.train))
+        batches = dataset.batches(self.training.batch_size, only=columns)
+        example = {name: column[: self.training.batch_size] for name, column in dataset.eval_columns("train").items()}
+        return batches, {name: example[name] for name in columns}
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return how many steps the training takes: by steps, by epochs, or else twenty epochs."""

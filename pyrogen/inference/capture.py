@@ -1,7 +1,7 @@
 """Record everything that a function does to tensors, as one graph."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map
 from pyrogen.inference.silence import host_reads_silenced
 from pyrogen.parameters import LIBRARIES
 
-__all__ = ["Capture", "NotCapturableError", "capture", "place_in_memory", "placeholders", "where_in_the_program"]
+__all__ = ["Capture", "NotCapturableError", "capture", "place_in_memory", "where_in_the_program"]
 
 ATEN = torch.ops.aten
 CONSTANTS = {ATEN.lift_fresh.default, ATEN.lift_fresh_copy.default}
@@ -39,23 +39,24 @@ class Capture(NamedTuple):
     """A function as a graph.
 
     Attributes:
-        module: takes the function's inputs and then ``state``, and returns its outputs; it makes nothing but copies at
-            its end, into those of its inputs that the function changes.
+        module: takes the function's inputs and then ``state``, changes what the function changes, and returns its
+            outputs.
         state: the tensors that the function reached besides its inputs (parameters, buffers, data in closures, states
             of optimisers), in the order of ``module``'s further inputs: whatever values they have when it is called.
         fakes: all inputs without their values.
+        mode: the mode that they live in.
     """
 
     module: fx.GraphModule
     state: list[Tensor]
     fakes: list[Tensor]
+    mode: FakeTensorMode
 
 
 def capture(
     function: Callable[[Sequence[Tensor]], Sequence[Tensor]],
     inputs: Sequence[Tensor],
     modules: Iterable[nn.Module] = (),
-    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Capture:
     """Run a function once on tensors without values, and record each of torch's operations.
 
@@ -66,7 +67,6 @@ def capture(
         function: of a list of tensors, to a list of tensors.
         inputs: an example.
         modules: those within the function's reach, which must still hold their own tensors afterwards.
-        decompositions: what to write an operation by others with.
 
     Raises:
         NotCapturableError: where the function reads a tensor's value (``.item()``, ``if tensor > 0``), makes shapes
@@ -87,19 +87,10 @@ def capture(
             place = where_in_the_program(error)
             raise NotCapturableError(f"{place}: {_reason(error)}") from error
     _placeholders_first(graph_module.graph)
+    graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
-    state = [tensor for tensor, _ in lifting.lifted.values()]
-    fakes += [fake for _, fake in lifting.lifted.values()]
-    with mode, torch.no_grad():
-        functional = torch.func.functionalize(lambda *tensors: graph_module(*tensors))
-        module = make_fx(functional, decomposition_table=decompositions)(*fakes)
-    _refuse_overlaps(module.graph, [*inputs, *state])
-    return Capture(module, state, fakes)
-
-
-def placeholders(graph: fx.Graph) -> list[fx.Node]:
-    """List a graph's inputs."""
-    return [node for node in graph.nodes if node.op == "placeholder"]
+    state, more = zip(*lifting.lifted.values(), strict=True) if lifting.lifted else ((), ())
+    return Capture(graph_module, list(state), [*fakes, *more], mode)
 
 
 class Lifting(TorchDispatchMode):
@@ -154,20 +145,6 @@ def _placeholders_first(graph: fx.Graph) -> None:
     for node in nodes[nodes.index(first) :]:
         if node.op == "placeholder":
             first.prepend(node)
-
-
-def _refuse_overlaps(graph: fx.Graph, tensors: Sequence[Tensor]) -> None:
-    """Refuse inputs that show one memory in different ways, where the graph writes to it."""
-    written = {node.args[0] for node in graph.nodes if node.target is ATEN.copy_.default}
-    seen: dict[tuple[torch.device, int], tuple[Any, bool]] = {}
-    for node, tensor in zip(placeholders(graph), tensors, strict=True):
-        if isinstance(tensor, FakeTensor) or not tensor.numel():
-            continue
-        key = (tensor.device, tensor.untyped_storage().data_ptr())
-        place, changes = place_in_memory(tensor), node in written
-        if key in seen and (changes or seen[key][1]):
-            raise NotCapturableError(f"the program changes a tensor of shape {tuple(tensor.shape)} and a view of it")
-        seen[key] = (place, changes or (key in seen and seen[key][1]))
 
 
 @contextmanager

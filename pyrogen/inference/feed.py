@@ -1,7 +1,7 @@
 """Batches, drawn one at a time and never ahead of need."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,10 +9,17 @@ from torch import Tensor
 from pyrogen.errors import DataError
 from pyrogen.rehearsal import get_rng_state, set_rng_state
 
-__all__ = ["Batch", "Feed"]
+__all__ = ["Arguments", "Batch", "Feed"]
 
 Batch = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a program."""
+
+
+class Arguments(NamedTuple):
+    """A batch that says itself which of its parts are positional and which are keyword arguments."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class Feed:
@@ -91,6 +98,8 @@ class Feed:
 
 
 def _as_arguments(batch: Any, device: torch.device | None) -> Batch:
+    if isinstance(batch, Arguments):
+        return _moved(batch.args, device), _moved(batch.kwargs, device)
     if isinstance(batch, Mapping):
         return (), {name: _moved(value, device) for name, value in batch.items()}
     if isinstance(batch, Sequence) and not isinstance(batch, str):

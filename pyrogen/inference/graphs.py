@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyrogen.errors import CompileWarning
 from pyrogen.inference.capture import NotCapturableError, capture
 from pyrogen.inference.feed import Batch
-from pyrogen.inference.lowering import decompositions, lower
+from pyrogen.inference.lowering import lower
 from pyrogen.inference.signature import Inputs, Watch, with_leaves
 
 __all__ = ["Graphs"]
@@ -125,10 +125,9 @@ class Graphs:
             return outputs
 
         example = as_inputs(inputs.leaves)
-        table = decompositions() if self.compiled else None
         assert self.watch is not None
         with self.watch.unchanged():
-            captured = capture(function, example, self.modules, table)
+            captured = capture(function, example, self.modules)
         run = lower(captured, example, self.finite, self.free, self.compiled)
         return lambda leaves: (run(as_inputs(leaves)), notes[0])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 from torch._inductor import config
-from torch._inductor.compile_fx import compile_fx_inner
+from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
 from torch._inductor.decomposition import select_decomp_table
 from torch._inductor.fx_passes.joint_graph import joint_graph_passes
 from torch._inductor.virtualized import V
@@ -46,6 +46,9 @@ def lower(module: fx.GraphModule, fakes: Sequence[Tensor], mode: FakeTensorMode,
     Returns:
         A function of the list of inputs, which it empties, to a sequence of outputs.
     """
+    output: Any = module.graph.output_node()
+    output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
+    record_original_output_strides(module)  # callers rely on how outputs lie in memory
     with config.patch(SETTINGS), tracing(TracingContext(mode)), V.set_fake_mode(mode), torch.no_grad():
         joint_graph_passes(module)
         return compile_fx_inner(module, list(fakes), static_input_idxs=list(static), is_inference=True)

@@ -1,37 +1,30 @@
 """From a captured graph to something to call."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._guards import active_fake_mode, detect_fake_mode
+from torch._guards import active_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyrogen.inference.capture import Capture, NotCapturableError, place_in_memory, placeholders
+from pyrogen.inference.capture import Capture, NotCapturableError, place_in_memory
+from pyrogen.inference.rolling import Call, is_long, parts
 
-__all__ = ["decompositions", "lower"]
+__all__ = ["lower"]
 
 ATEN = torch.ops.aten
 Run = Callable[[list[Tensor]], Sequence[Tensor]]
-
-
-def decompositions() -> Mapping[Any, Callable[..., Any]]:
-    """Return what the compiler wants operations to be written with."""
-    return _inductor().decompositions()
-
-
-def _inductor() -> Any:
-    """Import the compiler, which takes seconds and warns of torch's own deprecated parts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return import_module("pyrogen.inference.inductor")
+SHORT = 32
+"""A part of a long graph with no more operations than this runs as it is: compiling it would take a second or two."""
 
 
 def lower(
     captured: Capture, example: Sequence[Tensor], finite: int | None, free: Sequence[Tensor], compiled: bool
-) -> Callable[[list[Tensor]], Sequence[Tensor]]:
+) -> Run:
     """Return a function of the graph's inputs, to its outputs.
 
     Args:
@@ -40,30 +33,132 @@ def lower(
         compiled: compile it; if not, the graph runs operation by operation.
 
     Raises:
-        NotCapturableError: where the compiler fails.
+        NotCapturableError: where the graph changes what cannot be told apart, or the compiler fails.
     """
-    module, state = captured.module, captured.state
-    drop_idle_copies(module.graph)
-    if finite is not None:
-        places = {place_in_memory(tensor) for tensor in free}
-        is_free = [False] * len(example) + [place_in_memory(tensor) in places for tensor in state]
-        guard(module.graph, finite, is_free)
+    tensors = [*example, *captured.state]
+    places = {place_in_memory(tensor) for tensor in free}
+    is_free = [place_in_memory(tensor) in places for tensor in tensors]
+    if compiled and is_long(captured.module.graph):
+        run = _lowered_in_parts(captured, tensors, finite, is_free)
+    else:
+        module = _functional(captured.module, captured, captured.fakes, compiled)
+        _finish(module.graph, tensors, None if finite is None else _outputs(module.graph)[finite], is_free)
+        run = _lowered(module, captured, captured.fakes, range(len(example), len(tensors)), compiled)
+    run = _without_gradients(run, captured.state)
+    on_cuda = any(tensor.is_cuda for tensor in captured.state) and active_fake_mode() is None
+    return Replay(run, example, captured.state) if compiled and on_cuda else run
+
+
+def _functional(module: fx.GraphModule, captured: Capture, fakes: Sequence[Tensor], compiled: bool) -> fx.GraphModule:
+    """Write a graph without side effects but copies into its inputs, at its end."""
+    table = _inductor().decompositions() if compiled else None
+    with captured.mode, torch.no_grad():
+        functional = torch.func.functionalize(lambda *tensors: module(*tensors))
+        made = make_fx(functional, decomposition_table=table)(*fakes)
+    _drop_idle_copies(made.graph)
+    return made
+
+
+def _finish(graph: fx.Graph, tensors: Sequence[Tensor | None], flag: Any, is_free: Sequence[bool]) -> None:
+    """Check what a functional graph writes to, and let it write only where a flag says that all is finite."""
+    inputs = _placeholders(graph)
+    _refuse_overlaps(graph, inputs, tensors)
+    free = {node for node, free in zip(inputs, is_free, strict=True) if free}
+    for copy in _copies(graph) if flag is not None else []:
+        target, value = copy.args[:2]
+        if target not in free:
+            with graph.inserting_before(copy):
+                chosen = graph.call_function(ATEN.where.self, (flag, value, target))
+            chosen.meta.update(target.meta)
+            copy.args = (target, chosen)
+
+
+def _lowered(
+    module: fx.GraphModule, captured: Capture, fakes: Sequence[Tensor], static: Sequence[int], compiled: bool
+) -> Run:
     module.graph.eliminate_dead_code()
     module.recompile()
     if not compiled:
-        return _without_gradients(lambda tensors: module(*tensors), state)
-    mode = detect_fake_mode(captured.fakes)
-    assert mode is not None
-    static = range(len(example), len(captured.fakes))
+        return lambda tensors: module(*tensors)
     try:
-        run = _inductor().lower(module, captured.fakes, mode, static)
+        return _inductor().lower(module, fakes, captured.mode, static)
     except Exception as error:
         raise NotCapturableError(
             f"Inductor, torch's compiler, failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         ) from error
-    if any(tensor.is_cuda for tensor in state) and active_fake_mode() is None:
-        return Replay(_without_gradients(run, state), example, state)
-    return _without_gradients(run, state)
+
+
+def _lowered_in_parts(captured: Capture, tensors: Sequence[Tensor], finite: int | None, is_free: Sequence[bool]) -> Run:
+    """Compile each part of a long graph once, and call them one after the other."""
+    graph = captured.module.graph
+    flag = None if finite is None else _outputs(graph)[finite]
+    made, calls = parts(captured.module, flag)
+    known = dict(zip(_placeholders(graph), zip(tensors, is_free, strict=True), strict=True))
+    values = dict(zip(known, captured.fakes, strict=True))
+    runs = []
+    for i, part in enumerate(made):
+        with captured.mode:
+            # What goes from part to part is contiguous, however it lay in memory in the whole. Two inputs may stand
+            # for one value in the first turn of a loop, and for two later: each has a tensor of its own.
+            fakes = [_like(values[s]) if s in values else _like(s.meta["val"].contiguous()) for s in part.sources]
+        is_last = i == len(made) - 1
+        module = _functional(part.module, captured, fakes, True)
+        inputs = _placeholders(module.graph)
+        if any(node.target is ATEN.as_strided.default and node.args[0] in inputs for node in module.graph.nodes):
+            raise NotCapturableError("a long program looks at memory by strides of its own (as_strided)")
+        if _copies(module.graph) and not is_last:
+            raise NotCapturableError("a loop of the program changes a buffer in each of its many turns")
+        if is_last:
+            met: list[tuple[Tensor | None, bool]] = [known.get(source, (None, False)) for source in part.sources]
+            here = None if flag is None else _outputs(module.graph)[calls[-1].outputs.index(flag)]
+            _finish(module.graph, [tensor for tensor, _ in met], here, [free for _, free in met])
+        pays = is_last or len(module.graph.nodes) > SHORT
+        runs.append(_lowered(module, captured, fakes, (), pays))
+    return _in_turn(runs, calls, list(known), _outputs(graph))
+
+
+def _like(fake: Tensor) -> Tensor:
+    return torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device=fake.device)
+
+
+def _in_turn(runs: Sequence[Run], calls: Sequence[Call], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> Run:
+    """Return a function that makes calls in order, and lets go of values after their last use."""
+    number = {node: i for i, node in enumerate(inputs)}
+    for call in calls:
+        for node in call.outputs:
+            number.setdefault(node, len(number))
+    last = {number[node]: i for i, call in enumerate(calls) for node in call.inputs}
+    for node in outputs:
+        last.pop(number[node], None)
+    steps = [
+        (
+            runs[call.part],
+            [number[node] for node in call.inputs],
+            [number[node] for node in call.outputs],
+            [register for register, use in last.items() if use == i],
+        )
+        for i, call in enumerate(calls)
+    ]
+    results = [number[node] for node in outputs]
+    spare = [None] * (len(number) - len(inputs))
+
+    def run(tensors: list[Tensor]) -> Sequence[Tensor]:
+        values: list[Any] = [*tensors, *spare]
+        for part, takes, makes, drops in steps:
+            for register, value in zip(makes, part([values[i] for i in takes]), strict=True):
+                values[register] = value.contiguous()
+            for register in drops:
+                values[register] = None
+        return [values[register] for register in results]
+
+    return run
+
+
+def _inductor() -> Any:
+    """Import the compiler, which takes seconds and warns of torch's own deprecated parts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module("pyrogen.inference.inductor")
 
 
 def _without_gradients(run: Run, state: Sequence[Tensor]) -> Run:
@@ -74,22 +169,20 @@ def _without_gradients(run: Run, state: Sequence[Tensor]) -> Run:
     return called
 
 
-def guard(graph: fx.Graph, finite: int, is_free: Sequence[bool]) -> None:
-    """Let a graph change its inputs where an output says that all is finite, and leave them as they are where not."""
-    inputs = placeholders(graph)
-    free = {node for node, free in zip(inputs, is_free, strict=True) if free}
-    outputs: Any = next(node for node in graph.nodes if node.op == "output").args[0]
-    flag = outputs[finite]
-    for copy in _copies(graph):
-        target, value = copy.args[:2]
-        if target not in free:
-            with graph.inserting_before(copy):
-                chosen = graph.call_function(ATEN.where.self, (flag, value, target))
-            chosen.meta.update(target.meta)
-            copy.args = (target, chosen)
+def _refuse_overlaps(graph: fx.Graph, inputs: Sequence[fx.Node], tensors: Sequence[Tensor | None]) -> None:
+    """Refuse inputs that show one memory in different ways, where the graph writes to it."""
+    written = {copy.args[0] for copy in _copies(graph)}
+    seen: dict[Any, bool] = {}
+    for node, tensor in zip(inputs, tensors, strict=True):
+        if tensor is None or isinstance(tensor, FakeTensor) or not tensor.numel():
+            continue
+        key = (tensor.device, tensor.untyped_storage().data_ptr())
+        if key in seen and (seen[key] or node in written):
+            raise NotCapturableError(f"the program changes a tensor of shape {tuple(tensor.shape)} and a view of it")
+        seen[key] = seen.get(key, False) or node in written
 
 
-def drop_idle_copies(graph: fx.Graph) -> None:
+def _drop_idle_copies(graph: fx.Graph) -> None:
     """Remove copies of an input's old value into the input, as of a buffer that was changed and restored."""
     for copy in _copies(graph):
         target, value = copy.args[:2]
@@ -110,6 +203,15 @@ def _alike(one: fx.Node, other: fx.Node) -> bool:
 def _copies(graph: fx.Graph) -> list[Any]:
     """List what a functional graph does to its inputs."""
     return [node for node in graph.nodes if node.target is ATEN.copy_.default]
+
+
+def _placeholders(graph: fx.Graph) -> list[fx.Node]:
+    return [node for node in graph.nodes if node.op == "placeholder"]
+
+
+def _outputs(graph: fx.Graph) -> list[Any]:
+    output: Any = graph.output_node().args[0]
+    return list(output)
 
 
 class Replay:

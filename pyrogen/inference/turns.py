@@ -124,7 +124,7 @@ class Turn:
                 self.updates[kind].prepare(reached)
 
     def _depends(self) -> Hashable:
-        return tuple(update.structure() for update in self.updates.values())
+        return tuple(update.structure for update in self.updates.values())
 
     def _others(self, kind: Kind) -> list[nn.Module]:
         """List the modules whose buffers a player's loss must leave alone."""

@@ -26,25 +26,29 @@ class Update(ABC):
     numbers: Mapping[str, Callable[[Mapping[str, Any]], float]]
     """What to compute from a parameter group on the host, in double precision."""
 
+    reads: Sequence[str]
+    """The settings of a parameter group that matter, the learning rate, which may be a tensor, first."""
+
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self.seen: list[list[float]] = [[] for _ in optimizer.param_groups]
+        self.seen: list[list[Any]] = [[] for _ in optimizer.param_groups]
+        self.structure: tuple[Any, ...] = ()
         self.inputs = [
             torch.zeros(len(self.numbers), dtype=group["params"][0].dtype, device=group["params"][0].device)
             for group in optimizer.param_groups
         ]
 
-    def structure(self) -> tuple[Any, ...]:
-        """Return what the graph's form depends on."""
-        return tuple(self.structure_of(group) for group in self.optimizer.param_groups)
-
     def refresh(self) -> None:
-        """Write the groups' present numbers where the graph reads them."""
-        for group, seen, tensor in zip(self.optimizer.param_groups, self.seen, self.inputs, strict=True):
+        """Write the groups' present numbers where the graph reads them, and note what the graph's form depends on."""
+        groups = self.optimizer.param_groups
+        present = [[group[name] for name in self.reads] for group in groups]
+        if present == self.seen and not any(isinstance(values[0], Tensor) for values in present):
+            return
+        self.seen = present
+        self.structure = tuple(self.structure_of(group) for group in groups)
+        for group, tensor in zip(groups, self.inputs, strict=True):
             numbers = [compute(group) for compute in self.numbers.values()]
-            if numbers != seen:
-                seen[:] = numbers
-                tensor.copy_(torch.tensor(numbers, dtype=torch.float64))
+            tensor.copy_(torch.tensor(numbers, dtype=torch.float64))
 
     def prepare(self, parameters: Sequence[Tensor]) -> None:
         """Make the states of parameters that have none yet, as the optimiser itself would."""
@@ -111,6 +115,7 @@ class AdamUpdate(Update):
         "weight_decay": lambda group: group["weight_decay"],
         "kept": lambda group: 1 - float(group["lr"]) * group["weight_decay"],
     }
+    reads = ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay", "amsgrad", "maximize")
 
     @staticmethod
     def structure_of(group: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -165,6 +170,7 @@ class SGDUpdate(Update):
         "momentum": lambda group: group["momentum"],
         "weight_decay": lambda group: group["weight_decay"],
     }
+    reads = ("lr", "momentum", "weight_decay", "nesterov", "maximize")
 
     @staticmethod
     def structure_of(group: Mapping[str, Any]) -> tuple[Any, ...]:
