@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-arviz1 lint format types docs bench bench-step-time bench-fashion-mnist-vae data clean
+.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-step-time bench-fashion-mnist-vae data clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ run: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+test-compiled: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m compiled --timeout 600
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal --compiled --timeout 900 tests/test_truth_*.py
 
 test-arviz1:
 	@python312=$$(command -v python3.12 || command -v python3.13) && "$$python312" -c "" 2>/dev/null || python312=; \
@@ -48,7 +52,11 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-step-time bench-fashion-mnist-vae
+bench: bench-compile bench-step-time bench-fashion-mnist-vae
+
+bench-compile: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt lda
+	$(BIN)/python benchmarks/compile.py
 
 bench-step-time: setup
 	$(BIN)/python benchmarks/step_time.py

@@ -6,6 +6,17 @@ import pyro
 import pytest
 import torch
 
+from pyrogen.inference import train
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--compiled", action="store_true", help="let train() compile, so that truths are found compiled")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--compiled"):
+        train.__kwdefaults__["compile"] = True
+
 
 @pytest.fixture(autouse=True)
 def fresh_state() -> Iterator[None]:

@@ -3,6 +3,7 @@
 After ``_setup_privateuseone_for_python_backend``, tensors on device ``fakegpu`` have shapes and no values.
 """
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
 
@@ -23,8 +24,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from pyrogen.inference import ELBO, IWAE, Annealing, ForwardKL, MaximumLikelihood, PyroELBO, Renyi, ReverseKL, train
 from pyrogen.inference.player import Player
+from pyrogen.inference.turns import Turn
 from pyrogen.models import classifier, gaussian_mixture, ppca, vae
-from pyrogen.parameters import program_parameters
+from pyrogen.parameters import modules_of, program_parameters
 from pyrogen.spec import DataSpec
 
 DEVICE = "fakegpu"
@@ -183,6 +185,24 @@ def test_loss_backward_and_gradients_stay_on_the_device(objective, program, make
 @pytest.mark.parametrize("program", ["mlp", "functions"])
 def test_steps_with_the_flag_on_the_device(program):
     run(ELBO(), *LATENT[program](), clip_norm=1.0, ema=0.9)
+
+
+@pytest.mark.parametrize(("objective", "program", "make"), ROWS, ids=[f"{o}-{p}" for o, p, _ in ROWS])
+def test_capturing_reads_no_value_on_the_device(objective, program, make):
+    """A whole step is recorded on the device, optimiser, clipping and average included, and the host waits for none."""
+    model, guide, args = make()
+    learner = on_device(MADE[objective]())
+    parameters, _ = program_parameters((model, guide), partial(learner, model, guide, *args))
+    player = Player(parameters, partial(torch.optim.Adam, lr=0.01, foreach=False), clip_norm=1.0, ema=0.9)
+    healthy = torch.ones((), dtype=torch.bool, device=DEVICE)
+    modules = list(modules_of(model, guide).values())
+    turn = Turn(learner, model, guide, {"programs": player}, modules, healthy, compiled=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outcome = turn([(args, {})])["programs"]
+    assert outcome.loss.device.type == outcome.finite.device.type == DEVICE
+    [graph] = turn.graphs.known.values()
+    assert graph is not None
 
 
 @pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])

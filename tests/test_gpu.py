@@ -10,6 +10,7 @@ from pyrogen import ELBO, IWAE, Run, evaluate, fit, load, train
 from pyrogen.cli import main
 from pyrogen.data import digits
 from pyrogen.errors import NonFiniteError
+from pyrogen.inference import Autocast
 from pyrogen.models import vae
 
 pytestmark = [
@@ -61,3 +62,67 @@ def test_a_run_of_the_device_is_loaded_on_the_host(tmp_path: Path) -> None:
     here, _ = load(run, *vae(data.spec, latent=4, hidden=(32,)))
     for ours, theirs in zip(here.parameters(), model.parameters(), strict=True):
         assert torch.equal(ours, theirs.cpu())
+
+
+def programs() -> tuple[torch.nn.Module, torch.nn.Module, torch.Tensor]:
+    pyro.set_rng_seed(0)
+    data = digits()
+    model, guide = (program.to("cuda") for program in vae(data.spec, latent=4, hidden=(32,)))
+    return model, guide, data.eval_columns("test")["x"][:64].cuda()
+
+
+@pytest.mark.parametrize("objective", [ELBO(), IWAE(3), Autocast(ELBO())], ids=["elbo", "iwae", "bfloat16"])
+def test_a_compiled_step_is_the_eager_step(objective: torch.nn.Module) -> None:
+    """The same noise, from the same generator, through a CUDA graph."""
+    losses = []
+    for how in (False, True):
+        model, guide, x = programs()
+        pyro.set_rng_seed(1)
+        training = train(objective, model, guide, [x], adam, num_steps=20, compile=how, validate=False)
+        losses.append([float(step.loss) for step in training])
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=1e-2, atol=0.0)
+
+
+def test_replays_draw_fresh_noise() -> None:
+    model, guide, x = programs()
+    training = train(ELBO(), model, guide, [x], lambda p: torch.optim.SGD(p, lr=0.0), num_steps=50, compile=True)
+    assert len({float(step.loss) for step in training}) == 50
+
+
+def test_a_compiled_step_does_not_wait_for_the_device() -> None:
+    model, guide, x = programs()
+    training = train(ELBO(), model, guide, [x], adam, compile=True, validate=False)
+    for _ in range(3):
+        next(training)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(10):
+            next(training)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_compiled_step_that_is_not_finite_is_undone_and_reported() -> None:
+    model, guide, x = programs()
+    batches = [x] * 9 + [torch.full_like(x, torch.nan)] + [x] * 90
+    training = train(ELBO(), model, guide, batches, adam, num_steps=100, compile=True, validate=False)
+    with pytest.raises(NonFiniteError):
+        list(training)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_compiled_run_resumes_bit_for_bit() -> None:
+    ends = []
+    for stop in (None, 5):
+        model, guide, x = programs()
+        pyro.set_rng_seed(1)
+        training = train(ELBO(), model, guide, [x], adam, num_steps=10, compile=True)
+        if stop is not None:
+            for _ in range(stop):
+                next(training)
+            state = training.state_dict()
+            model, guide, x = programs()
+            training = train(ELBO(), model, guide, [x], adam, num_steps=10, compile=True)
+            training.load_state_dict(state)
+        ends.append([float(step.loss) for step in training][-5:])
+    assert ends[0] == ends[1]

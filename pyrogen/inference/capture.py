@@ -14,6 +14,7 @@ from torch._decomp.decompositions import cudnn_batch_norm, native_batch_norm_dec
 from torch._guards import active_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx, track_tensor
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
@@ -72,7 +73,9 @@ def capture(
         NotCapturableError: where the function reads a tensor's value (``.item()``, ``if tensor > 0``), makes shapes
             that depend on values, draws random numbers by Python or NumPy, or puts another tensor in a buffer's place.
     """
-    mode = active_fake_mode() or FakeTensorMode(allow_non_fake_inputs=True)
+    # Inductor keeps nothing on disk of a mode without an environment for shapes. Ours lets none depend on values.
+    shapes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    mode = active_fake_mode() or FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes, static_shapes=True)
     lifting = Lifting(mode)
 
     def recorded(*tensors: Tensor) -> Sequence[Tensor]:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import pyro
 import torch
+from pyro import poutine
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -94,7 +97,7 @@ class CompiledObjective(Objective):
         self._programs = (model, guide)
         self._compiled = compile != "capture"
         self._graphs: dict[str, Graphs] = {}
-        self._held: list[Tensor] = []
+        self._sites: list[str] = []
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the programs' loss; its gradient is known already, and is handed out by ``backward()``.
@@ -121,13 +124,17 @@ class CompiledObjective(Objective):
         found = self._graphs[kind]([batch])
         if found is None:
             return compute(*batch[0], **batch[1])
+        if am_i_wrapped():
+            for name in self._sites:
+                pyro.param(name)  # so that Pyro's SVI, which listens, learns what to optimise
         (loss, *gradients), reached = found
         return HandOut.apply(loss, gradients, *reached)
 
     def _graphs_of(self, compute: Callable[..., Tensor], batch: Batch) -> Graphs:
         modules = [*modules_of(*self._programs).values(), self.objective]
-        with rehearsal(modules):
+        with rehearsal(modules), poutine.trace(param_only=True) as met:
             named, _ = program_parameters(self._programs, lambda: compute(*batch[0], **batch[1]))
+        self._sites = [name for name in met.trace.param_nodes if name in pyro.get_param_store()]
         parameters = [*named.values(), *(p for p in self.objective.parameters() if p.requires_grad)]
 
         def step(batches: Sequence[Batch]) -> tuple[list[Tensor], list[Tensor]]:

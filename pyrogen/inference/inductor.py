@@ -24,8 +24,6 @@ SETTINGS = {
     # What these check at every call holds by construction: the signature is the key under which a graph is kept.
     "size_asserts": False,
     "alignment_asserts": False,
-    # The calls between kernels cost more in Python than many kernels do.
-    "cpp_wrapper": True,
 }
 
 
@@ -49,6 +47,12 @@ def lower(module: fx.GraphModule, fakes: Sequence[Tensor], mode: FakeTensorMode,
     output: Any = module.graph.output_node()
     output.meta["user_visible_output_idxs"] = list(range(len(output.args[0])))
     record_original_output_strides(module)  # callers rely on how outputs lie in memory
-    with config.patch(SETTINGS), tracing(TracingContext(mode)), V.set_fake_mode(mode), torch.no_grad():
+    # On the host, the calls between kernels cost more in Python than many kernels do.
+    on_host = all(fake.device.type == "cpu" for fake in fakes)
+    settings = SETTINGS | {"cpp_wrapper": on_host}
+    with config.patch(settings), tracing(TracingContext(mode)), V.set_fake_mode(mode), torch.no_grad():
         joint_graph_passes(module)
-        return compile_fx_inner(module, list(fakes), static_input_idxs=list(static), is_inference=True)
+        made: Any = compile_fx_inner(
+            module, list(fakes), static_input_idxs=list(static), cpp_wrapper=on_host, is_inference=True
+        )
+    return made.current_callable if on_host else made

@@ -1,6 +1,6 @@
-"""Keep Pyro from looking at values while a program is recorded.
+"""Keep Pyro and torch's distributions from looking at values while a program is recorded.
 
-Pyro reads tensors on the host to warn, to check, and to take a number off a loss. Without values there is nothing to
+They read tensors on the host to warn, to check, and to take a number off a loss. Without values there is nothing to
 read. What is replaced here are those reads alone: each has a form that computes the same without reading.
 """
 
@@ -31,6 +31,7 @@ def host_reads_silenced() -> Iterator[None]:
                     replace(module, function, quiet)
     replace(torch._C, "_get_tracing_state", _tracing_state(torch._C._get_tracing_state))
     replace(Tensor, "masked_select", _masked_select(Tensor.masked_select))
+    replace(Tensor, "__setitem__", _set_item(Tensor.__setitem__))
     try:
         yield
     finally:
@@ -75,6 +76,18 @@ def _masked_select(original: Any) -> Any:
         return original(self, mask)
 
     return masked_select
+
+
+def _set_item(original: Any) -> Any:
+    """Replace an assignment by a mask without dimensions, which torch reads on the host, in its divergences."""
+
+    def set_item(self: Tensor, index: Any, value: Any) -> None:
+        if isinstance(index, Tensor) and index.dim() == 0 and _caller() == "torch.distributions.kl":
+            self.copy_(torch.where(index, value, self))
+        else:
+            original(self, index, value)
+
+    return set_item
 
 
 def _caller() -> str:

@@ -84,6 +84,10 @@ class Training(Iterator[Step]):
         self._pending: Mapping[str, Any] | None = None
         self._healthy: Tensor | None = None
         self._graphs: dict[tuple[Kind, ...], Turn] = {}
+        programs: list[tuple[Kind, ...]] = [("programs",)] * steps[0]
+        critic: list[tuple[Kind, ...]] = [("critic",)] * (steps[1] if make_critic is not None else 0)
+        # Whose turn it is in a round, one after the other; who steps at the same point shares a turn.
+        self._order: list[tuple[Kind, ...]] = [("critic", "programs")] if simultaneous and critic else critic + programs
 
     def __repr__(self) -> str:
         total = "" if self.num_steps is None else f" of {self.num_steps:,}"
@@ -219,21 +223,13 @@ class Training(Iterator[Step]):
         assert self.programs is not None
         batches = self._batches(batch)
         outcomes: dict[Kind, Outcome] = {}
-        for kinds in self._turns():
+        for kinds in self._order:
             drawn = {kind: next(batches) for kind in kinds}
             outcomes |= self._turn(drawn)
         self.index += 1
         last, critic = outcomes["programs"], outcomes.get("critic")
         critic_loss = None if critic is None else critic.loss
         return Step(self.index, self.feed.epoch, last.loss, last.norm, critic_loss, _rows(drawn["programs"]))
-
-    def _turns(self) -> list[tuple[Kind, ...]]:
-        """List whose turn it is in a round, one after the other; who steps at the same point shares a turn."""
-        if self.simultaneous and self.critic is not None:
-            return [("critic", "programs")]
-        critic: list[tuple[Kind, ...]] = [("critic",)] * self.steps[1] if self.critic is not None else []
-        programs: list[tuple[Kind, ...]] = [("programs",)] * self.steps[0]
-        return critic + programs
 
     def _batches(self, first: Batch) -> Iterator[Batch]:
         yield first

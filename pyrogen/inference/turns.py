@@ -80,16 +80,16 @@ class Turn:
         found = self.graphs(batches)
         if found is None:
             return None
-        (finite, *rest), present = found
+        outputs, present = found
         count = len(self.players)
-        losses, norms, gradients = rest[:count], rest[count : 2 * count], iter(rest[2 * count :])
-        for player, parameters in zip(self.players.values(), present, strict=True):
-            if not self.takes_steps:
+        if not self.takes_steps:
+            gradients = iter(outputs[1 + 2 * count :])
+            for player, parameters in zip(self.players.values(), present, strict=True):
                 player.optimizer.zero_grad(set_to_none=True)
                 for p in parameters:
                     p.grad = next(gradients)
-        outcomes = (Outcome(loss, norm, finite) for loss, norm in zip(losses, norms, strict=True))
-        return dict(zip(self.players, outcomes, strict=True))
+        finite = outputs[0]
+        return {k: Outcome(outputs[1 + i], outputs[1 + count + i], finite) for i, k in enumerate(self.players)}
 
     def _compute(self, batches: Sequence[Batch]) -> tuple[list[Tensor], list[list[Tensor]]]:
         """Return the flag, losses, norms and, if the optimisers want them, gradients; and the parameters of these."""

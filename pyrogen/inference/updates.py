@@ -124,7 +124,8 @@ class AdamUpdate(Update):
     @staticmethod
     def prepare_one(group: Mapping[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            is_double = torch.get_default_dtype() == torch.float64 and not group["fused"]  # as torch has it
+            state["step"] = torch.zeros((), dtype=torch.float64 if is_double else torch.float32)
             for name in ("exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])):
                 state[name] = torch.zeros_like(p, memory_format=torch.preserve_format)
         state["step"] = state["step"].to(p.device)
