@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx, track_tensor
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from pyrogen.inference.silence import host_reads_silenced
 from pyrogen.parameters import LIBRARIES
@@ -105,15 +104,22 @@ class Lifting(TorchDispatchMode):
         self.lifted: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked for twice as often as all operations together
         if func in CONSTANTS:  # a number that the program writes down
             return func(*args, **(kwargs or {}))
-        return UNTOLD.get(func, func)(*tree_map(self._lift, args), **tree_map(self._lift, kwargs or {}))
+        lifted = {name: self._lift(value) for name, value in kwargs.items()} if kwargs else {}
+        return UNTOLD.get(func, func)(*map(self._lift, args), **lifted)
 
     def _lift(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(self._lift, value))
+        if not isinstance(value, Tensor):
+            return value
         proxy_mode = get_proxy_mode()
         assert proxy_mode is not None
         tracer = proxy_mode.tracer
-        if not isinstance(value, Tensor) or get_proxy_slot(value, tracer, None) is not None:
+        if get_proxy_slot(value, tracer, None) is not None:
             return value
         key = place_in_memory(value)
         if key not in self.lifted:
