@@ -68,7 +68,7 @@ class Settings:
         log_every: steps between lines of metrics.jsonl.
         patience: stop after that many evaluations without a better one.
         compile: on, off, or auto: if an estimate says that the run is long enough to pay for it.
-        autocast: bfloat16 for matrix products and convolutions; densities stay in float32.
+        autocast: bfloat16 for linear layers and convolutions; densities stay in float32.
     """
 
     steps: int | None = None

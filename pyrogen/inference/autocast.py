@@ -15,11 +15,12 @@ __all__ = ["Autocast"]
 
 
 class Autocast(Objective):
-    r"""An objective whose matrix products and convolutions are computed in low precision, and nothing else.
+    r"""An objective whose linear layers and convolutions are computed in low precision, and nothing else.
 
-    Inputs and weights of linear layers, convolutions and attention are rounded to ``dtype``, and their outputs are
-    float32 again. So are gradients. ``torch.autocast`` would leave a network's outputs in low precision, and with them
-    the log-probabilities: bfloat16 has three significant digits, and a log-probability of -90.85 nats becomes -91.
+    Inputs and weights of linear layers, convolutions and attention, where they are float32, are rounded to ``dtype``,
+    and their outputs are float32 again. So are gradients. ``torch.autocast`` would leave a network's outputs in low
+    precision, and with them the log-probabilities: bfloat16 has three significant digits, and a log-probability of
+    -90.85 nats becomes -91.
 
     Args:
         objective: any.
@@ -81,6 +82,8 @@ class LowPrecision(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Iterable[type], args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func not in PRODUCTS:
+            return func(*args, **kwargs)
+        if not isinstance(args[0], Tensor) or args[0].dtype != torch.float32:
             return func(*args, **kwargs)
         rounded = func(*map(self._round, args), **{name: self._round(value) for name, value in kwargs.items()})
         return rounded.float()

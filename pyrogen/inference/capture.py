@@ -70,7 +70,8 @@ def capture(
 
     Raises:
         NotCapturableError: where the function reads a tensor's value (``.item()``, ``if tensor > 0``), makes shapes
-            that depend on values, draws random numbers by Python or NumPy, or puts another tensor in a buffer's place.
+            that depend on values, draws random numbers by Python, NumPy or a generator of its own, sets the state of
+            the generator, or puts another tensor in the place of one that it reads.
     """
     # Inductor keeps nothing on disk of a mode without an environment for shapes. Ours lets none depend on values.
     shapes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
@@ -81,10 +82,13 @@ def capture(
         with lifting:
             return function(tensors)
 
-    with mode, host_reads_silenced(), pyro.validation_enabled(False), _guarded_host(modules):
-        fakes = [_without_values(mode, tensor) for tensor in inputs]
+    with mode, host_reads_silenced(), pyro.validation_enabled(False), _guarded_host(modules, lifting):
+        # New objects, since one tensor may be two of the inputs, or an input and part of the program's surroundings.
+        fakes = [_without_values(mode, _renewed(tensor)) for tensor in inputs]
         try:
             graph_module = make_fx(recorded)(*fakes)
+        except NotCapturableError as error:
+            raise NotCapturableError(f"{where_in_the_program(error)}: {error}") from error
         except Exception as error:
             place = where_in_the_program(error)
             raise NotCapturableError(f"{place}: {_reason(error)}") from error
@@ -108,6 +112,8 @@ class Lifting(TorchDispatchMode):
             return args[0].fake_device  # asked for twice as often as all operations together
         if func in CONSTANTS:  # a number that the program writes down
             return func(*args, **(kwargs or {}))
+        if kwargs and kwargs.get("generator") is not None:
+            raise NotCapturableError("the program draws from a generator of its own: use the default one")
         lifted = {name: self._lift(value) for name, value in kwargs.items()} if kwargs else {}
         return UNTOLD.get(func, func)(*map(self._lift, args), **lifted)
 
@@ -128,6 +134,10 @@ class Lifting(TorchDispatchMode):
             track_tensor(fake, proxy, constant=None, tracer=tracer)
             self.lifted[key] = (value, fake)
         return self.lifted[key][1]
+
+
+def _renewed(tensor: Tensor) -> Tensor:
+    return tensor if isinstance(tensor, FakeTensor) else tensor.detach().requires_grad_(tensor.requires_grad)
 
 
 def _without_values(mode: FakeTensorMode, tensor: Tensor) -> Tensor:
@@ -157,11 +167,12 @@ def _placeholders_first(graph: fx.Graph) -> None:
 
 
 @contextmanager
-def _guarded_host(modules: Iterable[nn.Module]) -> Iterator[None]:
+def _guarded_host(modules: Iterable[nn.Module], lifting: Lifting) -> Iterator[None]:
     """Refuse a function that changes the host's state, and put that back.
 
     Raises:
-        NotCapturableError: where random numbers were drawn by Python or NumPy, or a module was given another tensor.
+        NotCapturableError: where random numbers were drawn by Python or NumPy, or a module was given another tensor
+            instead of one that the function had read. Instead of others it may: those are caches.
     """
     python, numpy = random.getstate(), np.random.get_state()
     held = [
@@ -170,26 +181,45 @@ def _guarded_host(modules: Iterable[nn.Module]) -> Iterator[None]:
         for module in root.modules()
         for tensors in (module._parameters, module._buffers, module.__dict__)
     ]
+    setters = [(owner, name, getattr(owner, name)) for owner, name in SETTERS]
+    for owner, name, _ in setters:
+        setattr(owner, name, _refused)
     try:
         yield
     finally:
-        changed = []
-        for tensors, before in held:
-            for name in [n for n, v in tensors.items() if isinstance(v, FakeTensor) and before.get(n) is not v]:
-                changed.append(name)
-                del tensors[name]
-                tensors.update({name: before[name]} if name in before else {})
+        for owner, name, setter in setters:
+            setattr(owner, name, setter)
+        carried = [name for tensors, before in held for name in _restored(tensors, before, lifting)]
         drew = random.getstate() != python or any(
             not np.array_equal(a, b) for a, b in zip(np.random.get_state(), numpy, strict=True)
         )
         random.setstate(python)
         np.random.set_state(numpy)
-    if changed:
+    if carried:
         raise NotCapturableError(
-            f"the program puts a new tensor in the place of {changed[0]!r}: change the old one, with .copy_(...)"
+            f"the program puts a new tensor in the place of {carried[0]!r}: change the old one, with .copy_(...)"
         )
     if drew:
         raise NotCapturableError("the program draws random numbers by Python or NumPy: draw them by torch or Pyro")
+
+
+def _restored(tensors: dict[str, Any], before: dict[str, Any], lifting: Lifting) -> list[str]:
+    """Put tensors back that were replaced by others without values, and name those that had been read before."""
+    carried = []
+    for name in [n for n, value in tensors.items() if isinstance(value, FakeTensor) and before.get(n) is not value]:
+        del tensors[name]
+        if name in before:
+            tensors[name] = before[name]
+            if isinstance(before[name], Tensor) and place_in_memory(before[name]) in lifting.lifted:
+                carried.append(name)
+    return carried
+
+
+SETTERS = [(torch, "manual_seed"), (torch, "set_rng_state"), (torch.random, "set_rng_state")]
+
+
+def _refused(*args: Any, **kwargs: Any) -> Any:
+    raise NotCapturableError("the program sets the state of torch's random number generator here")
 
 
 def _reason(error: BaseException) -> str:

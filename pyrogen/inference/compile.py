@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.runtime import am_i_wrapped
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -22,7 +23,7 @@ from pyrogen.inference.graphs import Graphs
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.player import OptimizerLike
 from pyrogen.inference.train import train
-from pyrogen.parameters import modules_of, program_parameters
+from pyrogen.parameters import leaves, modules_of, program_parameters
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program
 
@@ -119,12 +120,15 @@ class CompiledObjective(Objective):
             raise ProgramError("these are not the programs that the objective was compiled for: compile it for them")
         eager = self.objective if kind == "programs" else self.objective.critic_loss
         compute = partial(eager, model, guide)
+        wants = any(isinstance(x, Tensor) and x.requires_grad for x in (*batch[0], *batch[1].values()))
+        if wants or not all(isinstance(handler, TraceMessenger) for handler in _PYRO_STACK):
+            return compute(*batch[0], **batch[1])  # gradients of data, or handlers that change what programs mean
         if kind not in self._graphs:
             self._graphs[kind] = self._graphs_of(compute, batch)
         found = self._graphs[kind]([batch])
         if found is None:
             return compute(*batch[0], **batch[1])
-        if am_i_wrapped():
+        if _PYRO_STACK:
             for name in self._sites:
                 pyro.param(name)  # so that Pyro's SVI, which listens, learns what to optimise
         (loss, *gradients), reached = found
@@ -133,23 +137,28 @@ class CompiledObjective(Objective):
     def _graphs_of(self, compute: Callable[..., Tensor], batch: Batch) -> Graphs:
         modules = [*modules_of(*self._programs).values(), self.objective]
         with rehearsal(modules), poutine.trace(param_only=True) as met:
-            named, _ = program_parameters(self._programs, lambda: compute(*batch[0], **batch[1]))
+            program_parameters(self._programs, lambda: compute(*batch[0], **batch[1]))
         self._sites = [name for name in met.trace.param_nodes if name in pyro.get_param_store()]
-        parameters = [*named.values(), *(p for p in self.objective.parameters() if p.requires_grad)]
 
         def step(batches: Sequence[Batch]) -> tuple[list[Tensor], list[Tensor]]:
             [(args, kwargs)] = batches
             with torch.enable_grad():
                 loss = compute(*args, **kwargs)
-                found = torch.autograd.grad(loss, parameters, allow_unused=True)
-            pairs = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None]
-            return [loss.detach(), *(g for _, g in pairs)], [p for p, _ in pairs]
+                reached = [leaf for leaf in leaves(loss) if leaf.requires_grad]
+                found = torch.autograd.grad(loss, reached)
+            return [loss.detach(), *found], reached
 
-        def rehearse(batches: Sequence[Batch]) -> None:
+        def rehearse(batches: Sequence[Batch]) -> list[Tensor]:
             with rehearsal(modules):
-                step(batches)
+                (loss, *_), _ = step(batches)
+            return [loss]
 
-        return Graphs(step, rehearse, (*self._programs, self.objective), modules, compiled=self._compiled)
+        def depends() -> tuple[Any, ...]:
+            wanted = [p.requires_grad for module in modules for p in module.parameters()]
+            return *wanted, *map(id, pyro.get_param_store()._params.values())
+
+        watched = (*self._programs, self.objective)
+        return Graphs(step, rehearse, watched, modules, losses=slice(1), compiled=self._compiled, depends=depends)
 
 
 class HandOut(torch.autograd.Function):

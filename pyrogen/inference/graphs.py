@@ -6,12 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._guards import active_fake_mode
 
 from pyrogen.errors import CompileWarning
 from pyrogen.inference.capture import NotCapturableError, capture
 from pyrogen.inference.feed import Batch
 from pyrogen.inference.lowering import lower
 from pyrogen.inference.signature import Inputs, Watch, with_leaves
+from pyrogen.rehearsal import rehearsal
 
 __all__ = ["Graphs"]
 
@@ -28,9 +30,10 @@ class Graphs:
     Args:
         compute: of batches, to a list of tensors and whatever else there is to say of them. Everything that it changes
             in place is changed by the graph.
-        rehearse: of batches; runs the computation with validation on and leaves no trace of it.
+        rehearse: of batches; runs the computation with validation on, leaves no trace of it, and returns its losses.
         watched: the programs and other objects whose plain values a graph depends on.
         modules: the modules within reach.
+        losses: which outputs are to be the same as those of the rehearsal, at the same noise.
         finite: which output tells whether the step was finite; where it is false, nothing is changed.
         free: tensors that are changed all the same.
         compiled: compile the graphs; if not, they run operation by operation.
@@ -41,10 +44,11 @@ class Graphs:
     def __init__(
         self,
         compute: Callable[[Sequence[Batch]], tuple[list[Tensor], Any]],
-        rehearse: Callable[[Sequence[Batch]], None],
+        rehearse: Callable[[Sequence[Batch]], list[Tensor]],
         watched: Sequence[Any],
         modules: Iterable[nn.Module],
         *,
+        losses: slice,
         finite: int | None = None,
         free: Sequence[Tensor] = (),
         compiled: bool = True,
@@ -52,7 +56,7 @@ class Graphs:
         depends: Callable[[], Hashable] = tuple,
     ) -> None:
         self.compute, self.rehearse, self.watched, self.modules = compute, rehearse, watched, list(modules)
-        self.finite, self.free = finite, list(free)
+        self.losses, self.finite, self.free = losses, finite, list(free)
         self.compiled, self.limit, self.depends = compiled, limit, depends
         self.watch: Watch | None = None
         self.known: dict[Hashable, Graph | None] = {}
@@ -61,20 +65,20 @@ class Graphs:
 
     def __call__(self, batches: Sequence[Batch]) -> tuple[Sequence[Tensor], Any] | None:
         """Return what ``compute`` does for batches; ``None`` where that has to be done without a graph."""
-        if self.watch is None:
-            self.rehearse(batches)  # which makes what is to be watched
-            self.watch = Watch(*self.watched)
         try:
             inputs = Inputs(batches)
         except NotCapturableError as reason:
             self._warn(str(reason))
             return None
+        if self.watch is None:
+            self.watch = Watch(*self.watched)
         key = self._key(inputs)
         if key not in self.known:
             self._add(batches, inputs)
             key = self._key(inputs)
         graph = self.known[key]
-        return None if graph is None else graph(inputs.leaves)
+        found = None if graph is None else graph(inputs.leaves)
+        return found if found is not None and found[0] else None
 
     def forget(self) -> None:
         """Drop all graphs: the tensors that they change have been replaced."""
@@ -89,7 +93,7 @@ class Graphs:
         """Make a graph for a new signature, or note that there is none."""
         assert self.watch is not None
         graph = None
-        if sum(other is not None for other in self.known.values()) >= self.limit:
+        if len(self.known) >= self.limit:
             self._warn(
                 f"there are {self.limit} graphs already, for other shapes of the batches or other numbers that the "
                 f"programs use; batches of new ones run without a graph. Keep to few sizes of batches, and pass "
@@ -98,24 +102,27 @@ class Graphs:
         else:
             try:
                 with self.watch.unchanged():
-                    self.rehearse(batches)
-                graph = self._made(batches, inputs)
+                    expected = self.rehearse(batches)
+                self.watch = Watch(*self.watched)  # the rehearsal may have made what is to be watched
+                graph = self._made(batches, inputs, expected)
             except NotCapturableError as reason:
                 self._warn(str(reason))
         self.known[self._key(inputs)] = graph
 
-    def _made(self, batches: Sequence[Batch], inputs: Inputs) -> Graph:
+    def _made(self, batches: Sequence[Batch], inputs: Inputs, expected: list[Tensor]) -> Graph:
         """Capture and compile, with floating-point arguments as inputs or else, for a graph each, as constants."""
         if self.writes_numbers or not any(isinstance(leaf, float) for leaf in inputs.leaves):
-            return self._captured(batches, inputs, self.writes_numbers)
+            return self._captured(batches, inputs, expected, self.writes_numbers)
         try:
-            return self._captured(batches, inputs, False)
+            return self._captured(batches, inputs, expected, False)
         except NotCapturableError:
-            graph = self._captured(batches, inputs, True)
+            graph = self._captured(batches, inputs, expected, True)
             self.writes_numbers = True
             return graph
 
-    def _captured(self, batches: Sequence[Batch], inputs: Inputs, writes_numbers: bool) -> Graph:
+    def _captured(
+        self, batches: Sequence[Batch], inputs: Inputs, expected: list[Tensor], writes_numbers: bool
+    ) -> Graph:
         as_inputs = AsInputs(inputs, self.modules, writes_numbers)
         notes = []
 
@@ -128,8 +135,30 @@ class Graphs:
         assert self.watch is not None
         with self.watch.unchanged():
             captured = capture(function, example, self.modules)
-        run = lower(captured, example, self.finite, self.free, self.compiled)
+        try:
+            run = lower(captured, example, self.finite, self.free, self.compiled)
+        except NotCapturableError:
+            raise
+        except Exception as error:
+            raise NotCapturableError(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        if active_fake_mode() is None:
+            self._compare(lambda: run(as_inputs(inputs.leaves)), captured.state, expected)
         return lambda leaves: (run(as_inputs(leaves)), notes[0])
+
+    def _compare(self, run: Callable[[], Sequence[Tensor]], state: Sequence[Tensor], expected: list[Tensor]) -> None:
+        """Run a new graph once, undo what it did, and refuse one whose losses are not those without a graph."""
+        kept = [tensor.detach().clone() for tensor in state]
+        with rehearsal():
+            found = [tensor.clone() for tensor in run()[self.losses]]
+        with torch.no_grad():
+            for tensor, value in zip(state, kept, strict=True):
+                tensor.copy_(value)
+        for mine, theirs in zip(found, expected, strict=True):
+            if not torch.allclose(mine.double(), theirs.double(), rtol=1e-2, atol=1e-3, equal_nan=True):
+                raise NotCapturableError(
+                    f"the loss is {float(mine):g} by the graph and {float(theirs):g} without: the program does what a "
+                    f"graph does not repeat"
+                )
 
     def _warn(self, reason: str) -> None:
         if not self.has_warned:

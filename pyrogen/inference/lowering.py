@@ -25,7 +25,7 @@ SHORT = 32
 def lower(
     captured: Capture, example: Sequence[Tensor], finite: int | None, free: Sequence[Tensor], compiled: bool
 ) -> Run:
-    """Return a function of the graph's inputs, to its outputs.
+    """Return a function of the graph's inputs, to its outputs; to none where an input is what the graph changes.
 
     Args:
         example: inputs.
@@ -38,13 +38,16 @@ def lower(
     tensors = [*example, *captured.state]
     places = {place_in_memory(tensor) for tensor in free}
     is_free = [place_in_memory(tensor) in places for tensor in tensors]
+    changed = captured.state
     if compiled and is_long(captured.module.graph):
         run = _lowered_in_parts(captured, tensors, finite, is_free)
     else:
         module = _functional(captured.module, captured, captured.fakes, compiled)
         _finish(module.graph, tensors, None if finite is None else _outputs(module.graph)[finite], is_free)
+        written = {copy.args[0] for copy in _copies(module.graph)}
+        changed = [t for t, node in zip(tensors, _placeholders(module.graph), strict=True) if node in written]
         run = _lowered(module, captured, captured.fakes, range(len(example), len(tensors)), compiled)
-    run = _without_gradients(run, captured.state)
+    run = _called(run, captured.state, changed)
     on_cuda = any(tensor.is_cuda for tensor in captured.state) and active_fake_mode() is None
     return Replay(run, example, captured.state) if compiled and on_cuda else run
 
@@ -76,6 +79,7 @@ def _finish(graph: fx.Graph, tensors: Sequence[Tensor | None], flag: Any, is_fre
 def _lowered(
     module: fx.GraphModule, captured: Capture, fakes: Sequence[Tensor], static: Sequence[int], compiled: bool
 ) -> Run:
+    _keep_draws(module.graph)
     module.graph.eliminate_dead_code()
     module.recompile()
     if not compiled:
@@ -88,19 +92,40 @@ def _lowered(
         ) from error
 
 
+def _keep_draws(graph: fx.Graph) -> None:
+    """Return unused random numbers, too: without them, the generator would be elsewhere for those that follow."""
+    output = graph.output_node()
+    unused = [
+        node
+        for node in graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+        and torch.Tag.nondeterministic_seeded in node.target.tags
+        and not node.users
+        and isinstance(node.meta.get("val"), Tensor)
+    ]
+    output.args = ([*_outputs(graph), *unused],)
+
+
 def _lowered_in_parts(captured: Capture, tensors: Sequence[Tensor], finite: int | None, is_free: Sequence[bool]) -> Run:
     """Compile each part of a long graph once, and call them one after the other."""
     graph = captured.module.graph
     flag = None if finite is None else _outputs(graph)[finite]
     made, calls = parts(captured.module, flag)
     known = dict(zip(_placeholders(graph), zip(tensors, is_free, strict=True), strict=True))
+    if any(not tensor.is_contiguous() and _written(graph, node) for node, (tensor, _) in known.items()):
+        raise NotCapturableError("a long program changes a tensor that is not contiguous")
     values = dict(zip(known, captured.fakes, strict=True))
     runs = []
     for i, part in enumerate(made):
         with captured.mode:
-            # What goes from part to part is contiguous, however it lay in memory in the whole. Two inputs may stand
-            # for one value in the first turn of a loop, and for two later: each has a tensor of its own.
-            fakes = [_like(values[s]) if s in values else _like(s.meta["val"].contiguous()) for s in part.sources]
+            # What parts take is contiguous, however it lay in memory in the whole. Two inputs may stand for one value
+            # in the first turn of a loop, and for two later: each has a tensor of its own.
+            fakes = [
+                torch.empty_like(
+                    values[source] if source in values else source.meta["val"], memory_format=torch.contiguous_format
+                )
+                for source in part.sources
+            ]
         is_last = i == len(made) - 1
         module = _functional(part.module, captured, fakes, True)
         inputs = _placeholders(module.graph)
@@ -117,8 +142,8 @@ def _lowered_in_parts(captured: Capture, tensors: Sequence[Tensor], finite: int 
     return _in_turn(runs, calls, list(known), _outputs(graph))
 
 
-def _like(fake: Tensor) -> Tensor:
-    return torch.empty_strided(fake.shape, fake.stride(), dtype=fake.dtype, device=fake.device)
+def _written(graph: fx.Graph, node: fx.Node) -> bool:
+    return any(user.target is ATEN.copy_.default and user.args[0] is node for user in node.users)
 
 
 def _in_turn(runs: Sequence[Run], calls: Sequence[Call], inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> Run:
@@ -143,9 +168,9 @@ def _in_turn(runs: Sequence[Run], calls: Sequence[Call], inputs: Sequence[fx.Nod
     spare = [None] * (len(number) - len(inputs))
 
     def run(tensors: list[Tensor]) -> Sequence[Tensor]:
-        values: list[Any] = [*tensors, *spare]
+        values: list[Any] = [*(tensor.contiguous() for tensor in tensors), *spare]
         for part, takes, makes, drops in steps:
-            for register, value in zip(makes, part([values[i] for i in takes]), strict=True):
+            for register, value in zip(makes, part([values[i] for i in takes]), strict=False):
                 values[register] = value.contiguous()
             for register in drops:
                 values[register] = None
@@ -161,8 +186,14 @@ def _inductor() -> Any:
         return import_module("pyrogen.inference.inductor")
 
 
-def _without_gradients(run: Run, state: Sequence[Tensor]) -> Run:
+def _called(run: Run, state: Sequence[Tensor], changed: Sequence[Tensor]) -> Run:
+    """Return a function of the inputs alone; it returns nothing, and does nothing, if one is what the graph changes."""
+    has_values = active_fake_mode() is None
+    places = {tensor.untyped_storage().data_ptr() for tensor in changed} if has_values else set()
+
     def called(inputs: list[Tensor]) -> Sequence[Tensor]:
+        if places and not places.isdisjoint([tensor.untyped_storage().data_ptr() for tensor in inputs]):
+            return ()
         with torch.no_grad():
             return run([*inputs, *state])
 

@@ -68,11 +68,16 @@ class Player:
 
     def clipped(self, gradients: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return gradients scaled down to the largest norm allowed, and their norm before."""
-        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        squares = [g.square().sum() for g in gradients] or [self._detached[0].new_zeros(())]
+        norm = torch.stack(squares).sum().sqrt()
         if self.clip_norm is None:
             return list(gradients), norm
         factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         return [g * factor for g in gradients], norm
+
+    def settings(self) -> tuple[Any, ...]:
+        """Return what a captured step depends on: clipping, averaging, and which parameters want gradients."""
+        return self.clip_norm, self.ema, *[p.requires_grad for p in self.parameters]
 
     def average_in(self) -> None:
         """Let the moving average follow the parameters."""

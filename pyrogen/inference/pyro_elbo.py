@@ -14,12 +14,12 @@ __all__ = ["PyroELBO"]
 class PyroELBO(Objective):
     """An adapter: ``pyro.infer``'s ELBOs under :func:`~pyrogen.inference.train`.
 
-    Use it for what :class:`ELBO` does not do itself: ``TraceGraph_ELBO`` with its data-dependent baselines,
-    ``TraceTMC_ELBO``, ``ReweightedWakeSleep``, ``EnergyDistance``. Pyro's estimators read the device from the host in
+    Use it for those with a ``differentiable_loss``: ``Trace_ELBO``, ``TraceMeanField_ELBO``, ``TraceEnum_ELBO``,
+    ``TraceTMC_ELBO``. Pyro's estimators read the device from the host in
     each step, so on an accelerator they are slower than ours.
 
     Args:
-        elbo: an instance with a ``differentiable_loss``, such as ``pyro.infer.TraceGraph_ELBO()``.
+        elbo: an instance with a ``differentiable_loss``, such as ``pyro.infer.TraceTMC_ELBO()``.
 
     Raises:
         TypeError: for something else.

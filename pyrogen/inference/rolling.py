@@ -75,7 +75,7 @@ def stack_selected_gradients(graph: fx.Graph) -> None:
                 slices.setdefault(str(node.args[1:3]), []).append(node)
         for nodes in slices.values():
             _, sizes, dim, _ = nodes[0].args
-            gradients = {node.args[3]: node.args[0] for node in nodes}
+            gradients = {node.args[3] % sizes[dim]: node.args[0] for node in nodes}
             if len(nodes) == len(gradients) == sizes[dim]:
                 rest = [node for node in summands if node not in nodes]
                 _replace(graph, root, ([gradients[i] for i in range(sizes[dim])], dim), rest)

@@ -171,6 +171,8 @@ class Training(Iterator[Step]):
         self.index = state["index"]
         self.feed.load_state_dict(state["feed"])
         set_rng_state(state["rng"])
+        assert self._healthy is not None
+        self._healthy.fill_(True)
         self._graphs.clear()  # they change the tensors that the optimisers had before
 
     def _prepare(self, batch: Batch) -> None:

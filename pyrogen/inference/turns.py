@@ -63,6 +63,7 @@ class Turn:
             self._rehearse,
             (model, guide, objective),
             [*modules, objective],
+            losses=slice(1, 1 + len(players)),
             finite=0,
             free=[healthy],
             compiled=compiled,
@@ -76,7 +77,8 @@ class Turn:
             What it brought; ``None`` where there is no graph for these batches, and nothing was done.
         """
         for update in self.updates.values():
-            update.refresh()
+            if update.refresh():
+                self.graphs.forget()
         found = self.graphs(batches)
         if found is None:
             return None
@@ -86,8 +88,12 @@ class Turn:
             gradients = iter(outputs[1 + 2 * count :])
             for player, parameters in zip(self.players.values(), present, strict=True):
                 player.optimizer.zero_grad(set_to_none=True)
+                given: set[int] = set()
                 for p in parameters:
-                    p.grad = next(gradients)
+                    gradient = next(gradients)
+                    # A compiler may return one tensor for two that are equal, and optimisers change gradients.
+                    p.grad = gradient.clone() if id(gradient) in given else gradient
+                    given.add(id(gradient))
         finite = outputs[0]
         return {k: Outcome(outputs[1 + i], outputs[1 + count + i], finite) for i, k in enumerate(self.players)}
 
@@ -115,16 +121,24 @@ class Turn:
                 self.objective.after_step(kind)
         return [finite, *losses, *norms], present
 
-    def _rehearse(self, batches: Sequence[Batch]) -> None:
+    def _rehearse(self, batches: Sequence[Batch]) -> list[Tensor]:
         """Run losses and gradients once, with Pyro's validation as it is set, and make the optimisers' states."""
-        for (kind, player), batch in zip(self.players.items(), batches, strict=True):
-            with rehearsal([*self.modules, self.objective]):
-                reached, _ = player.gradients(loss_of(self.objective, kind, self.model, self.guide, batch))
-            if self.takes_steps:
-                self.updates[kind].prepare(reached)
+        losses = []
+        with rehearsal([*self.modules, self.objective]):
+            for (kind, player), batch in zip(self.players.items(), batches, strict=True):
+                with buffers_restored(self._others(kind)):
+                    loss = loss_of(self.objective, kind, self.model, self.guide, batch)
+                    reached, _ = player.gradients(loss)
+                losses.append(loss.detach())
+                if self.takes_steps:
+                    self.updates[kind].prepare(reached)
+        return losses
 
     def _depends(self) -> Hashable:
-        return tuple(update.structure for update in self.updates.values())
+        return (
+            tuple([update.structure for update in self.updates.values()]),
+            tuple([player.settings() for player in self.players.values()]),
+        )
 
     def _others(self, kind: Kind) -> list[nn.Module]:
         """List the modules whose buffers a player's loss must leave alone."""

@@ -33,22 +33,30 @@ class Update(ABC):
         self.optimizer = optimizer
         self.seen: list[list[Any]] = [[] for _ in optimizer.param_groups]
         self.structure: tuple[Any, ...] = ()
+        self.states, self.count = optimizer.state, 0
         self.inputs = [
             torch.zeros(len(self.numbers), dtype=group["params"][0].dtype, device=group["params"][0].device)
             for group in optimizer.param_groups
         ]
 
-    def refresh(self) -> None:
-        """Write the groups' present numbers where the graph reads them, and note what the graph's form depends on."""
-        groups = self.optimizer.param_groups
+    def refresh(self) -> bool:
+        """Write the groups' present numbers where the graph reads them, and note what the graph's form depends on.
+
+        Returns:
+            Whether the optimiser has other states than before, so that graphs change what is gone.
+        """
+        groups, states = self.optimizer.param_groups, self.optimizer.state
+        is_other = states is not self.states or len(states) < self.count
+        self.states, self.count = states, len(states)
         present = [[group[name] for name in self.reads] for group in groups]
         if present == self.seen and not any(isinstance(values[0], Tensor) for values in present):
-            return
+            return is_other
         self.seen = present
         self.structure = tuple(self.structure_of(group) for group in groups)
         for group, tensor in zip(groups, self.inputs, strict=True):
             numbers = [compute(group) for compute in self.numbers.values()]
             tensor.copy_(torch.tensor(numbers, dtype=torch.float64))
+        return is_other
 
     def prepare(self, parameters: Sequence[Tensor]) -> None:
         """Make the states of parameters that have none yet, as the optimiser itself would."""
