@@ -63,7 +63,8 @@ def assert_same_fit(make, objective, how="capture", rtol=1e-4, **settings):
 @pytest.mark.parametrize("how", BACKENDS)
 @pytest.mark.parametrize(("objective", "program", "make"), ROWS, ids=[f"{o}-{p}" for o, p, _ in ROWS])
 def test_conformance(objective, program, make, how):
-    assert_same_fit(make, OBJECTIVES[objective], how)
+    # Not by Adam: where a gradient is zero but for rounding, its steps are the rounding's sign.
+    assert_same_fit(make, OBJECTIVES[objective], how, optimizer=partial(torch.optim.SGD, lr=1e-4, momentum=0.9))
 
 
 @pytest.mark.parametrize("make", [functions, tutorial])

@@ -78,7 +78,8 @@ def adversarial(norm="batch", generator_norm=True, **settings):
 
 @pytest.mark.parametrize("compile", [False, "capture"])
 @pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
-def test_either_players_step_leaves_the_other_as_it_was(norm, compile):
+def test_either_players_step_leaves_the_other_as_it_was(norm, compile, monkeypatch):
+    monkeypatch.setattr(Adversary, "after_step", lambda self, player: None)  # that of the class counts on the host
     objective, model, training = adversarial(norm, compile=compile)
     next(training)
 

@@ -26,6 +26,7 @@ class PyroELBO(Objective):
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch
+        >>> pyro.clear_param_store()
         >>> def model(x): pyro.sample("x", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0), obs=x)
         >>> PyroELBO(pyro.infer.Trace_ELBO())(model, None, torch.tensor(0.0)).detach()
         tensor(0.9189)
