@@ -5,7 +5,9 @@ Most tests run graphs operation by operation (``compile="capture"``): what can b
 """
 
 import copy
+import json
 import random
+import shutil
 import warnings
 from functools import partial
 
@@ -23,10 +25,12 @@ from torch import nn
 from torch._guards import active_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor
 
+from pyrogen.cli import main
 from pyrogen.errors import CompileWarning, NonFiniteError, ProgramError
 from pyrogen.inference import ELBO, Annealing, Autocast, MaximumLikelihood, Objective, compile, lowering, train
 from pyrogen.inference.updates import Update
 from pyrogen.inference.worth import pays
+from pyrogen.runs import Run
 
 BACKENDS = ["capture", pytest.param(True, marks=pytest.mark.compiled)]
 
@@ -399,6 +403,24 @@ def test_resume_is_bit_exact(how):
     forgetful = start()
     forgetful.load_state_dict(state | {"rng": start().feed.start or pyro.util.get_rng_state()})
     assert [float(next(forgetful).loss) for _ in range(5)] != rest  # the mutant
+
+
+@pytest.mark.compiled
+def test_a_compiled_run_of_the_command_line_resumes_bit_for_bit(tmp_path):
+    """Stopped at the first checkpoint and resumed: the same metrics and the same last state, byte for byte."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    words = ["--latent", "3", "--hidden", "[16]", "--steps", "30", "--evaluate-every", "10", "--log-every", "1"]
+    assert main(["train", "vae", *words, "--warmup", "20", "--compile", "on", "--out", str(whole)]) == 0
+    assert json.loads((whole / "manifest.json").read_text())["training"]["compile"] == "on"
+    shutil.copytree(whole, stopped, symlinks=True)
+    run = Run.open(stopped)
+    with run.writing():
+        checkpoint = run.restore(step=10)
+        run.rewind(checkpoint)
+        run.save(checkpoint.step, checkpoint.tree)
+    assert main(["resume", str(stopped)]) == 0
+    for name in ("metrics.jsonl", "checkpoint-00000030/state.safetensors"):
+        assert (whole / name).read_bytes() == (stopped / name).read_bytes()
 
 
 # Signatures
