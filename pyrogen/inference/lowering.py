@@ -55,7 +55,8 @@ def lower(
 def _functional(module: fx.GraphModule, captured: Capture, fakes: Sequence[Tensor], compiled: bool) -> fx.GraphModule:
     """Write a graph without side effects but copies into its inputs, at its end."""
     table = _inductor().decompositions() if compiled else None
-    with captured.mode, torch.no_grad():
+    with captured.mode, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         functional = torch.func.functionalize(lambda *tensors: module(*tensors))
         made = make_fx(functional, decomposition_table=table)(*fakes)
     _drop_idle_copies(made.graph)
@@ -85,7 +86,9 @@ def _lowered(
     if not compiled:
         return lambda tensors: module(*tensors)
     try:
-        return _inductor().lower(module, fakes, captured.mode, static)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch's own parts do to each other
+            return _inductor().lower(module, fakes, captured.mode, static)
     except Exception as error:
         raise NotCapturableError(
             f"Inductor, torch's compiler, failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
