@@ -9,11 +9,8 @@ Run: ``python benchmarks/step_time.py [--rounds 11] [--configurations 400/128 64
 """
 
 import argparse
-import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -24,7 +21,7 @@ from copy import deepcopy
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, median, quantiles, stdev
+from statistics import mean, median, stdev
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,21 +30,14 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, JitTrace_ELBO, Trace_ELBO
 from report import header, table, versions, write
+from rounds import Timed, ratio, take_turns
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from workers import ONE_THREAD, Worker, numpyro_python
 
 from pyrogen.inference import ELBO, train
 
 PIXELS, LATENT, LEARNING_RATE = 784, 20, 1e-3
-BLOCKS, BLOCK_SECONDS = 5, 0.03
-NUMPYRO = Path(__file__).parent.parent / ".venv-numpyro"
-ONE_THREAD = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    "NPROC": "1",
-    "JAX_PLATFORMS": "cpu",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 class Networks(nn.Module):
@@ -148,10 +138,7 @@ TORCH: dict[str, Callable[[Networks, Tensor], Step]] = {
 }
 
 
-class Contestant(Protocol):
-    def seconds(self, steps: int) -> float:
-        """Take training steps, and return the seconds of processor time that they took."""
-
+class Contestant(Timed, Protocol):
     def loss(self, draws: int) -> tuple[float, float]:
         """Estimate the expected loss at the present parameters: mean and standard error."""
 
@@ -187,60 +174,31 @@ class Torch:
 class NumPyro:
     """A contestant in a process and an environment of its own."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def ask(self, question: str) -> dict:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{question}\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"{JAX} ended at {question!r}; its message is above")
-        return json.loads(answer)
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
 
     def seconds(self, steps: int) -> float:
-        return self.ask(f"run {steps}")["processor"]
+        return self.worker.ask(f"run {steps}")["processor"]
 
     def loss(self, draws: int) -> tuple[float, float]:
-        answer = self.ask(f"loss {draws}")
+        answer = self.worker.ask(f"loss {draws}")
         return answer["mean"], answer["stderr"]
 
     def refuse_threads(self) -> None:
         """Refuse a process that computes on more than one processor at a time."""
-        answer = self.ask("run 200")
+        answer = self.worker.ask("run 200")
         if answer["processor"] > 1.2 * answer["wall"]:
             raise SystemExit(f"{JAX} uses {answer['processor'] / answer['wall']:.1f} threads, the others one")
 
 
-def numpyro_python() -> Path | None:
-    """Return the interpreter of NumPyro's environment, made if need be; ``None`` where it cannot be."""
-    python = NUMPYRO / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    commands = [
-        [sys.executable, "-m", "venv", str(NUMPYRO)],
-        [str(python), "-m", "pip", "install", "--quiet", "numpyro", "jax"],
-    ]
-    installed = python.exists() and not subprocess.run([python, "-c", "import numpyro"], capture_output=True).returncode
-    for command in [] if installed else commands:
-        if subprocess.run(command).returncode:
-            return None
-    return python
-
-
 @contextmanager
-def numpyro(python: Path, networks: Networks, x: Tensor) -> Iterator[NumPyro]:
+def numpyro(python: Path, networks: Networks, x: Tensor) -> Iterator[Worker]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "initial.npz"
         arrays = {name: value.numpy() for name, value in networks.state_dict().items()}
         np.savez(path, x=x.numpy(), latent=LATENT, **arrays)
-        command = [str(python), str(Path(__file__).with_name("step_time_numpyro.py")), str(path)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | ONE_THREAD
-        ) as process:
-            yield NumPyro(process)
-            assert process.stdin is not None
-            process.stdin.close()
+        with Worker([python, Path(__file__).with_name("step_time_numpyro.py"), path], ONE_THREAD) as worker:
+            yield worker
 
 
 def estimate(draws: list[float]) -> tuple[float, float]:
@@ -312,24 +270,9 @@ def measure(configuration: str, rounds: int, python: Path | None) -> Measured:
         found = {}
         if python is not None:
             worker = stack.enter_context(numpyro(python, networks, x))
-            contestants[JAX], found = worker, worker.ask("versions")
+            contestants[JAX], found = NumPyro(worker), worker.ask("versions")
         check(contestants, networks)
         return Measured(take_turns(contestants, rounds), found)
-
-
-def take_turns(contestants: dict[str, Contestant], rounds: int) -> dict[str, list[float]]:
-    """Let every contestant run once a round; each round starts with another one. A turn is the median of its blocks."""
-    steps = {
-        name: max(1, round(BLOCK_SECONDS / (contestant.seconds(10) / 10))) for name, contestant in contestants.items()
-    }
-    names = list(contestants)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for i in range(rounds):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            contestants[name].seconds(1)
-            blocks = [contestants[name].seconds(steps[name]) / steps[name] for _ in range(BLOCKS)]
-            times[name].append(1e3 * median(blocks))
-    return times
 
 
 def written(results: dict[str, Measured], rounds: int) -> Path:
@@ -360,8 +303,7 @@ def cells(times: dict[str, list[float]], name: str) -> tuple[str, str]:
     """Write one contestant's milliseconds, and their ratio to the baseline's."""
     if name not in times:
         return "could not be installed", ""
-    ratios = [its / pyros for its, pyros in zip(times[name], times[BASELINE], strict=True)]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
+    middle, low, high = ratio(times[name], times[BASELINE])
     return f"{median(times[name]):#.3g}", "1" if name == BASELINE else f"{middle:.2f} ({low:.2f}–{high:.2f})"
 
 
