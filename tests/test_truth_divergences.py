@@ -176,7 +176,7 @@ def test_mutant_prior_counted_once_a_datum():
             return super().forward(pyro.poutine.scale(model, 2.0), guide, *args, **kwargs)
 
     with pytest.raises(AssertionError):
-        check_conjugate_fit(Wrong(10))
+        check_conjugate_fit(Wrong(10, max_plate_nesting=1))
 
 
 def test_log_evidence_by_importance_from_a_wide_proposal():
