@@ -132,7 +132,7 @@ class CompiledObjective(Objective):
             for name in self._sites:
                 pyro.param(name)  # so that Pyro's SVI, which listens, learns what to optimise
         (loss, *gradients), reached = found
-        return HandOut.apply(loss, gradients, *reached)
+        return HandOut.apply(loss, gradients[: len(reached)], *reached)  # unused draws follow
 
     def _graphs_of(self, compute: Callable[..., Tensor], batch: Batch) -> Graphs:
         modules = [*modules_of(*self._programs).values(), self.objective]
