@@ -206,5 +206,6 @@ def _analytic_kls(traces: Traces) -> dict[str, Term]:
             kl = kl_divergence(q["fn"], p["fn"])
         except NotImplementedError:
             continue
-        kls[name] = Term(q["cond_indep_stack"], scale_and_mask(kl, q["scale"], q["mask"]))
+        if isinstance(kl, Tensor):  # where all of a site is masked, Pyro returns the number zero, as the samples will
+            kls[name] = Term(q["cond_indep_stack"], scale_and_mask(kl, q["scale"], q["mask"]))
     return kls
