@@ -11,7 +11,7 @@ from torch._guards import active_fake_mode
 from pyrogen.errors import CompileWarning
 from pyrogen.inference.capture import NotCapturableError, capture
 from pyrogen.inference.feed import Batch
-from pyrogen.inference.lowering import lower
+from pyrogen.inference.lowering import begin, lower
 from pyrogen.inference.signature import Inputs, Watch, with_leaves
 from pyrogen.rehearsal import rehearsal
 
@@ -100,6 +100,8 @@ class Graphs:
                 f"numbers that change as arguments or in buffers"
             )
         else:
+            if self.compiled:
+                begin()
             try:
                 with self.watch.unchanged():
                     expected = self.rehearse(batches)

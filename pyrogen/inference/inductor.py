@@ -4,6 +4,8 @@ Importing Inductor takes seconds, so this module is imported where something is 
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,12 +13,18 @@ from torch import Tensor, fx
 from torch._guards import TracingContext, tracing
 from torch._inductor import config
 from torch._inductor.compile_fx import compile_fx_inner, record_original_output_strides
+from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 from torch._inductor.decomposition import select_decomp_table
-from torch._inductor.fx_passes.joint_graph import joint_graph_passes
+from torch._inductor.fx_passes.joint_graph import constant_fold_uniform_value, joint_graph_passes, patterns
+from torch._inductor.fx_passes.post_grad import remove_noop_ops
 from torch._inductor.virtualized import V
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-__all__ = ["decompositions", "lower"]
+__all__ = ["decompositions", "explore", "lower"]
+
+ATEN = torch.ops.aten
+SOFTMAX = {ATEN._softmax.default, ATEN.softmax.int, ATEN.exp.default}
+PRODUCTS = {ATEN.bmm.default, ATEN.matmul.default}
 
 SETTINGS = {
     # The same noise as without a compiler, from the same generator: seeds and resume mean what they meant.
@@ -25,6 +33,22 @@ SETTINGS = {
     "size_asserts": False,
     "alignment_asserts": False,
 }
+
+
+@cache
+def explore() -> "Future[None]":
+    """Begin to find out which vector instructions there are, which Inductor must know even for what its cache holds.
+
+    It tries some of them in processes of their own. Meanwhile this one can record the program.
+    """
+    return ThreadPoolExecutor(1, "pyrogen-explore").submit(_explored)
+
+
+def _explored() -> None:
+    # The tries of AVX2 and AVX-512 take a second, and cannot fail: the kernel lists what the processor has and may be
+    # used, and any compiler that takes torch's headers has both.
+    with config.patch({"cpp.vec_isa_ok": True}):
+        valid_vec_isa_list()
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
@@ -50,9 +74,28 @@ def lower(module: fx.GraphModule, fakes: Sequence[Tensor], mode: FakeTensorMode,
     # On the host, the calls between kernels cost more in Python than many kernels do.
     on_host = all(fake.device.type == "cpu" for fake in fakes)
     settings = SETTINGS | {"cpp_wrapper": on_host}
+    if on_host:
+        explore().result()
     with config.patch(settings), tracing(TracingContext(mode)), V.set_fake_mode(mode), torch.no_grad():
-        joint_graph_passes(module)
+        _simplify(module)
         made: Any = compile_fx_inner(
             module, list(fakes), static_input_idxs=list(static), cpp_wrapper=on_host, is_inference=True
         )
     return made.current_callable if on_host else made
+
+
+def _simplify(module: fx.GraphModule) -> None:
+    """Do Inductor's work on a whole graph that comes before its work on kernels.
+
+    To know attention when it sees it, Inductor traces some fifty forms of it first, which takes longer than most
+    programs' graphs: only where there may be any.
+    """
+    targets = {node.target for node in module.graph.nodes}
+    if targets & PRODUCTS and targets & SOFTMAX:
+        joint_graph_passes(module)
+        return
+    remove_noop_ops(module.graph)
+    constant_fold_uniform_value(module)
+    if patterns.apply(module.graph):
+        module.graph.lint()
+    module.recompile()

@@ -14,12 +14,17 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyrogen.inference.capture import Capture, NotCapturableError, place_in_memory
 from pyrogen.inference.rolling import Call, is_long, parts
 
-__all__ = ["lower"]
+__all__ = ["begin", "lower"]
 
 ATEN = torch.ops.aten
 Run = Callable[[list[Tensor]], Sequence[Tensor]]
 SHORT = 32
 """A part of a long graph with no more operations than this runs as it is: compiling it would take a second or two."""
+
+
+def begin() -> None:
+    """Let the compiler begin with what it can do before there is a graph."""
+    _inductor().explore()
 
 
 def lower(
