@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import partial
 from inspect import isfunction, ismethod
+from operator import is_
 from types import ModuleType, NoneType
 from typing import Any
 
@@ -86,6 +87,8 @@ class Watch:
         self.cells: list[Any] = []
         self.lists: list[Any] = []
         self.containers: list[Any] = [get_param_store()._params]
+        self._found: list[Any] = []
+        self._values: tuple[Any, ...] = ((), ())
         seen: set[int] = set()
         for program in programs:
             self._look_into(program, seen, 0)
@@ -97,7 +100,10 @@ class Watch:
             found += [_content(cell) for cell in self.cells]
         for items in self.lists:
             found += items
-        return tuple([x if isinstance(x, PLAIN) else id(x) for x in found]), tuple(map(type, found))
+        if len(found) != len(self._found) or not all(map(is_, found, self._found)):
+            self._found = found
+            self._values = tuple([x if isinstance(x, PLAIN) else id(x) for x in found]), tuple(map(type, found))
+        return self._values
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
