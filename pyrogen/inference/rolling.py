@@ -14,7 +14,7 @@ LONG = 1500
 """A graph of more operations than this is cut into parts. Compilers take time that grows faster than the graph."""
 TURNS = 8
 """A loop is rolled up if it has at least so many equal turns."""
-JOINED = 200
+JOINED = 80
 """As many turns are compiled together as make about so many operations: a call costs as much as a small kernel."""
 
 
