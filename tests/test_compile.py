@@ -407,7 +407,7 @@ def test_resume_is_bit_exact(how):
 
 @pytest.mark.compiled
 def test_a_compiled_run_of_the_command_line_resumes_bit_for_bit(tmp_path):
-    """Stopped at the first checkpoint and resumed: the same metrics and the same last state, byte for byte."""
+    """Resumed from the last checkpoint but one: the same metrics and the same last state, byte for byte."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     words = ["--latent", "3", "--hidden", "[16]", "--steps", "30", "--evaluate-every", "10", "--log-every", "1"]
     assert main(["train", "vae", *words, "--warmup", "20", "--compile", "on", "--out", str(whole)]) == 0
@@ -415,7 +415,7 @@ def test_a_compiled_run_of_the_command_line_resumes_bit_for_bit(tmp_path):
     shutil.copytree(whole, stopped, symlinks=True)
     run = Run.open(stopped)
     with run.writing():
-        checkpoint = run.restore(step=10)
+        checkpoint = run.restore(step=20)
         run.rewind(checkpoint)
         run.save(checkpoint.step, checkpoint.tree)
     assert main(["resume", str(stopped)]) == 0
@@ -848,6 +848,27 @@ def test_a_long_loop_over_a_transposed_batch(uncompiled_parts):
     assert uncompiled_parts["calls"] > uncompiled_parts["parts"]
 
 
+def attending():
+    """Attention written out, which Inductor knows by its form."""
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.keys, self.values = nn.Linear(4, 8), nn.Linear(4, 8)
+
+        def forward(self, x):
+            weights = torch.softmax(self.keys(x) @ self.keys(x).transpose(-1, -2) / 8**0.5, -1)
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal((weights @ self.values(x)).mean((-1, -2)), 1.0), obs=x.sum((-1, -2)))
+
+    return Attention(), None, (torch.randn(6, 5, 4),)
+
+
+@pytest.mark.compiled
+def test_attention_through_the_compiler():
+    assert_same_fit(attending, MaximumLikelihood, True)
+
+
 @pytest.mark.compiled
 def test_a_long_loop_through_the_compiler():
     assert_same_fit(partial(chain, 60), partial(ELBO, analytic_kl=False), True)
@@ -868,6 +889,23 @@ def test_a_compiled_objective_hands_out_gradients(how):
     (2 * compiled(model, guide, x)).backward()
     for p, value in zip(parameters, expected, strict=True):
         torch.testing.assert_close(p.grad, value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_objective_with_a_draw_that_nothing_uses():
+    """It is drawn all the same, and is nobody's gradient."""
+
+    def model(x):
+        pyro.sample("unused", dist.Normal(0.0, 1.0).mask(False))
+        torch.randn(2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("unused", dist.Normal(0.0, 1.0).mask(False))
+
+    x = torch.tensor([1.0, 2.0])
+    compile(ELBO(), model, guide, compile="capture")(model, guide, x).backward()
+    assert float(pyro.param("loc").grad) == pytest.approx(-3.0)
 
 
 def test_a_compiled_objective_is_a_loss_of_pyros_svi():
