@@ -9,10 +9,11 @@ from torch import Tensor
 from pyrogen import pictures
 from pyrogen.card import accepted_columns
 from pyrogen.data import Dataset
+from pyrogen.distributions import Implicit
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
-from pyrogen.sites import Generating, Program
+from pyrogen.sites import Generating, Program, unwrapped
 
 __all__ = ["Exhibit", "decode", "exhibits", "loss_curves"]
 
@@ -39,9 +40,8 @@ class Exhibit(NamedTuple):
 def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
     """Draw all that applies to programs of the catalogue; nothing for a model that does not generate by itself."""
     model, guide = programs
-    columns = accepted_columns(model, [*dataset.train, "size"])
-    if columns != ["x", "size"]:
-        return []  # it does not generate, or not without being told what
+    if accepted_columns(model, ["x", "size"]) != ["x", "size"]:
+        return []  # it does not generate
     split = "test" if len(dataset.test["x"]) else "train"
     held_out = dataset.eval_columns(split)
     samples = simulate(model, size=10 * COLUMNS)["x"].cpu()
@@ -53,6 +53,8 @@ def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
             _neighbours(samples[:COLUMNS], dataset),
         ]
     if guide is None:
+        if len(dataset.spec.shape) == 3 and isinstance(unwrapped(_site(model, "x")["fn"]), Implicit):
+            shown.append(_walks(model, dataset))
         return shown
     z, spread = _encoded(guide, held_out["x"][:1000])
     if z is None or z.shape[-1] < 2:
@@ -121,8 +123,14 @@ def _latents(z: Tensor, spread: Tensor, labels: Tensor | None) -> Exhibit:
 
 def decode(model: Program, z: Tensor) -> Tensor:
     """Return the mean of p(x | z) for each row of z."""
-    given = Generating()(poutine.condition(model, data={"z": z}))
-    return pictures.expected(poutine.trace(given).get_trace(size=len(z)).nodes["x"]["fn"])
+    return pictures.expected(_generated(model, z)["fn"])
+
+
+def _generated(model: Program, z: Tensor) -> dict[str, Any]:
+    """Return the site of the data that a model draws for each row of z."""
+    # The condition is outside: within, Generating would draw the site that it fixes.
+    given = poutine.condition(Generating()(model), data={"z": z})
+    return poutine.trace(given).get_trace(size=len(z)).nodes["x"]
 
 
 def _interpolations(model: Program, z: Tensor, dataset: Dataset) -> Exhibit:
@@ -131,6 +139,20 @@ def _interpolations(model: Program, z: Tensor, dataset: Dataset) -> Exhibit:
     paths = torch.cat([start + steps * (end - start) for start, end in ends])
     caption = "Each row: the mean of p(x | z) on a straight line between the latent draws of two held-out data."
     return _images("interpolations", "Interpolations", caption, decode(model, paths), dataset)
+
+
+def _site(model: Program, name: str) -> dict[str, Any]:
+    return poutine.trace(model).get_trace(size=1).nodes[name]
+
+
+def _walks(model: Program, dataset: Dataset) -> Exhibit:
+    """Interpolate between draws of the prior, on a great circle: where high-dimensional normal noise is."""
+    start, end = (simulate(model, size=5)["z"] for _ in range(2))
+    angles = torch.linspace(0, torch.pi / 2, COLUMNS, device=start.device)
+    paths = torch.cat([angles.cos()[:, None] * a + angles.sin()[:, None] * b for a, b in zip(start, end, strict=True)])
+    images = _generated(model, paths)["value"].cpu()
+    caption = "Each row: what the model makes of the noise on a quarter of a circle between two draws of it."
+    return _images("interpolations", "Interpolations", caption, images, dataset)
 
 
 def _traversals(model: Program, z: Tensor, spread: Tensor, dataset: Dataset) -> Exhibit:
@@ -154,6 +176,10 @@ def loss_curves(metrics: list[dict[str, Any]], unit: str = "loss") -> list[Exhib
         found.append(
             Exhibit("loss", "Training loss", caption, pictures.curves({"loss": _points(metrics, "loss")}, unit))
         )
+    if any(row.get("critic_loss") is not None for row in metrics):
+        caption = "The critic's loss: where it stays far below that of a critic that guesses, the critic has won."
+        points = {"critic loss": _points(metrics, "critic_loss")}
+        found.append(Exhibit("critic", "Critic's loss", caption, pictures.curves(points)))
     names = sorted({name for row in metrics for name in row if name.startswith("validation_")})
     if names:
         series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}
