@@ -9,12 +9,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyrogen.distributions import Implicit
 from pyrogen.errors import CorruptCheckpointError, ProgramError
 from pyrogen.parameters import check_one_device, live_state, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
-from pyrogen.sites import Program, or_nothing
+from pyrogen.sites import Program, or_nothing, sample_sites, unwrapped
 from pyrogen.spec import DataSpec
 
 __all__ = ["load"]
@@ -86,7 +87,7 @@ def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) 
     def run() -> Tensor:
         guide_trace = poutine.trace(or_nothing(guide)).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        return guide_trace.log_prob_sum() + model_trace.log_prob_sum()
+        return sum(map(_visited, (*sample_sites(guide_trace), *sample_sites(model_trace))), torch.zeros(()))
 
     with rehearsal(), pyro.validation_enabled(False):
         try:
@@ -96,6 +97,12 @@ def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) 
                 f"the run was fitted with batches of {_described(example)}, which these programs do not take "
                 f"({error}). Pass the model and the guide that it was fitted with."
             ) from error
+
+
+def _visited(site: dict[str, Any]) -> Tensor:
+    """Let a site meet all parameters that it uses: score its value, or draw where there is no density."""
+    fn = site["fn"]
+    return fn.rsample().sum() if isinstance(unwrapped(fn), Implicit) else fn.log_prob(site["value"]).sum()
 
 
 def _described(example: Mapping[str, Any]) -> str:

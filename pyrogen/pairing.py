@@ -8,10 +8,11 @@ from pyro.poutine import Trace
 from pyro.util import check_site_shape
 from torch import Tensor
 
+from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, is_data, is_enumerated, is_latent, sample_sites
+from pyrogen.sites import PARTICLES, is_data, is_enumerated, is_latent, sample_sites, unwrapped
 
-__all__ = ["check_observed", "check_pairing", "check_plates", "check_shapes"]
+__all__ = ["check_densities", "check_observed", "check_pairing", "check_plates", "check_shapes"]
 
 
 def check_pairing(model_trace: Trace, guide_trace: Trace) -> None:
@@ -46,6 +47,17 @@ def _nearest(name: str, others: set[str]) -> str:
     if matches:
         return f" (which has {matches[0]!r}: is it a slip of the pen?)"
     return f" (which has {', '.join(map(repr, sorted(others)))})" if others else " (which has no latent site)"
+
+
+def check_densities(trace: Trace) -> None:
+    """Refuse a site without a density."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and isinstance(unwrapped(site["fn"]), Implicit):
+            raise ProgramError(
+                f"site {name!r} is Implicit: it can be drawn from and has no density, which this needs. Learn it by an "
+                f"objective that compares samples (GAN, FGAN, WGAN, MMD, MMDGAN, EnergyDistance, SlicedWasserstein, "
+                f"Sinkhorn), or give the site a distribution with a density, such as Normal"
+            )
 
 
 def check_observed(model_trace: Trace) -> None:

@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from math import log, prod
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-__all__ = ["DataSpec", "scaled"]
+__all__ = ["DataSpec", "one_hot", "scaled", "unscaled"]
 
 Kind = Literal["binary", "levels", "dequantized", "real"]
 
@@ -74,9 +75,28 @@ class DataSpec:
         return cls(**(fields | {"shape": tuple(fields["shape"])}))
 
 
+def one_hot(labels: Tensor, spec: DataSpec) -> Tensor:
+    """Write labels of shape ``(batch,)`` as vectors of shape ``(batch, num_classes)``, without a look at their values.
+
+    Example:
+        >>> one_hot(torch.tensor([1, 0]), DataSpec((4,), "real", num_classes=2))
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
+    assert spec.num_classes is not None
+    classes = torch.arange(spec.num_classes, device=labels.device)
+    return (labels.unsqueeze(-1) == classes).to(torch.get_default_dtype())
+
+
 def scaled(x: Tensor, spec: DataSpec) -> Tensor:
     """Scale data of bounded kinds to :math:`[-1, 1]`; leave reals as they are."""
-    if spec.kind == "real":
-        return x
-    top = 1 if spec.kind == "dequantized" or spec.levels is None else spec.levels - 1
-    return x * (2 / top) - 1
+    return x if spec.kind == "real" else x * (2 / _top(spec)) - 1
+
+
+def unscaled(x: Tensor, spec: DataSpec) -> Tensor:
+    """Bring values from :math:`[-1, 1]` to the range of data of bounded kinds; the inverse of :func:`scaled`."""
+    return x if spec.kind == "real" else (x + 1) * (_top(spec) / 2)
+
+
+def _top(spec: DataSpec) -> int:
+    return 1 if spec.kind == "dequantized" or spec.levels is None else spec.levels - 1

@@ -17,7 +17,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.pairing import check_observed, check_pairing, check_plates, check_shapes
+from pyrogen.pairing import check_densities, check_observed, check_pairing, check_plates, check_shapes
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import PARTICLES, Program, is_enumerated, sample_sites
@@ -143,6 +143,8 @@ def trace_pair_from_model(
 def _scored(model_trace: Trace, guide_trace: Trace, nesting: int, particle_dim: int | None) -> Traces:
     check_pairing(model_trace, guide_trace)
     check_observed(model_trace)
+    check_densities(model_trace)
+    check_densities(guide_trace)
     model_trace, guide_trace = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
     check_shapes(model_trace, guide_trace, nesting)
     model_trace.compute_log_prob()

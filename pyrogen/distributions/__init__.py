@@ -1,5 +1,6 @@
 """Distributions that Pyro does not have."""
 
 from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
+from pyrogen.distributions.implicit import Implicit
 
-__all__ = ["DiscretizedLogistic"]
+__all__ = ["DiscretizedLogistic", "Implicit"]

@@ -1,14 +1,16 @@
 """Tell which site of a program is to blame for a loss that is not finite."""
 
+from math import isfinite
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 
+from pyrogen.distributions import Implicit
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program, or_nothing
+from pyrogen.sites import Program, or_nothing, unwrapped
 
 __all__ = ["site_table"]
 
@@ -26,12 +28,18 @@ def site_table(model: Program, guide: Program | None, *args: Any, **kwargs: Any)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         rows = []
         for program, trace in (("guide", guide_trace), ("model", model_trace)):
-            trace.compute_log_prob()
+            trace.compute_log_prob(lambda name, site: not isinstance(unwrapped(site["fn"]), Implicit))
             for name, site in trace.nodes.items():
                 if site["type"] != "sample" or poutine.util.site_is_subsample(site):
                     continue
-                value = float(site["log_prob_sum"])
-                mark = "" if torch.isfinite(torch.tensor(value)) else "   <- not finite"
                 shape = tuple(getattr(site["value"], "shape", ()))
-                rows.append(f"  {program}  {name:<16} {shape!s:<16} log-probability {value:.6g}{mark}")
+                rows.append(f"  {program}  {name:<16} {shape!s:<16} {_described(site)}")
     return "\n".join(rows)
+
+
+def _described(site: dict[str, Any]) -> str:
+    if "log_prob_sum" not in site:
+        drawn = site["fn"].rsample()
+        return "no density" if drawn.isfinite().all() else "no density, and draws   <- not finite"
+    value = float(site["log_prob_sum"])
+    return f"log-probability {value:.6g}{'' if isfinite(value) else '   <- not finite'}"

@@ -2,6 +2,7 @@
 
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
+from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.vae import VAE, GaussianEncoder, vae
@@ -11,11 +12,15 @@ __all__ = [
     "PPCA",
     "VAE",
     "Classifier",
+    "ConditionalGenerator",
     "GaussianEncoder",
     "GaussianMixture",
+    "Generator",
     "Likelihood",
     "classifier",
+    "dcgan",
     "gaussian_mixture",
+    "generator",
     "ppca",
     "vae",
 ]

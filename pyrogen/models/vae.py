@@ -54,6 +54,11 @@ class VAE(PyroModule):
         self.flow = prior
         self.register_buffer("zero", torch.zeros(latent), persistent=False)
 
+    @property
+    def spec(self) -> DataSpec:
+        """The data."""
+        return self.likelihood.spec
+
     def prior(self) -> TorchDistribution:
         """Return :math:`p(z)`."""
         if self.flow is not None:

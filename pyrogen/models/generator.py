@@ -1,0 +1,161 @@
+"""Implicit models: noise that a network turns into data, without a density."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyrogen.distributions import Implicit
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.nn import MLP, DCGANGenerator
+from pyrogen.spec import DataSpec, one_hot, unscaled
+
+__all__ = ["ConditionalGenerator", "Generator", "dcgan", "generator"]
+
+
+class Generator(PyroModule):
+    r"""A network of standard normal noise.
+
+    .. math:: z \sim \mathcal{N}(0, I), \quad x = f_\theta(z)
+
+    Sites: ``z`` of event shape ``(latent,)``, ``x`` of event shape ``spec.shape``, in plate ``data``.
+
+    Args:
+        network: :math:`f_\theta` from ``(batch, latent)`` to ``(batch, *spec.shape)``, within :math:`[-1, 1]` where
+            data are bounded.
+        spec: the data, to whose range draws are brought.
+        latent: the size of :math:`z`.
+    """
+
+    zero: Tensor
+
+    def __init__(self, network: nn.Module, spec: DataSpec, latent: int) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.register_buffer("zero", torch.zeros(latent), persistent=False)
+
+    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """Draw as many data as ``x`` has, shape ``(batch, *spec.shape)``, or ``size``."""
+        with pyro.plate("data", size if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
+            return pyro.sample("x", self.pushed(z), obs=x)
+
+    def pushed(self, inputs: Tensor) -> Implicit:
+        """Return the distribution of what the network makes of its inputs, one a row."""
+        return Implicit(
+            lambda shape: unscaled(self.network(inputs), self.spec).reshape(*shape, *self.spec.shape),
+            event_shape=self.spec.shape,
+            batch_shape=inputs.shape[:-1],
+        )
+
+
+class ConditionalGenerator(Generator):
+    r"""A network of standard normal noise and a label.
+
+    .. math:: z \sim \mathcal{N}(0, I), \quad x = f_\theta(z, y)
+
+    Sites as in :class:`Generator`; ``y`` is a covariate, which no site observes.
+
+    Args:
+        network: from ``(batch, latent + spec.num_classes)``, the label as a one-hot vector at the end.
+        spec: the data.
+        latent: the size of :math:`z`.
+
+    References:
+        Conditional Generative Adversarial Nets (Mirza and Osindero, 2014), https://arxiv.org/abs/1411.1784
+    """
+
+    def forward(self, x: Tensor | None = None, size: int = 1, y: Tensor | None = None) -> Tensor:
+        """Draw a datum for each label ``y`` of shape ``(batch,)``; without labels, for ``size`` labels at random."""
+        classes = self.spec.num_classes
+        assert classes is not None
+        if y is None:
+            y = torch.randint(classes, (size if x is None else len(x),), device=self.zero.device)
+        elif pyro.infer.util.is_validation_enabled() and not ((y >= 0) & (y < classes)).all():
+            raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
+            return pyro.sample("x", self.pushed(torch.cat([z, one_hot(y, self.spec).to(z.dtype)], -1)), obs=x)
+
+
+def generator(
+    spec: DataSpec, *, latent: int = 64, hidden: Sequence[int] = (256, 256), conditional: bool = False
+) -> tuple[Generator, None]:
+    """Make a fully connected generator for some data.
+
+    Args:
+        spec: shape and kind of the data.
+        latent: the number of latent variables.
+        hidden: widths of the hidden layers.
+        conditional: draw data given their labels.
+
+    Returns:
+        The model, and no guide.
+
+    Raises:
+        UsageError: where the data have no labels to condition on.
+
+    Example:
+        >>> model, _ = generator(DataSpec((1, 8, 8), "levels", levels=17), latent=4, hidden=(32,))
+        >>> model(size=3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    _check(latent, hidden, "hidden")
+    layers: list[nn.Module] = [MLP(latent + _labels(spec, conditional), spec.num_dims, hidden, nn.ReLU)]
+    if spec.kind != "real":
+        layers.append(nn.Tanh())
+    network = nn.Sequential(*layers, nn.Unflatten(-1, spec.shape))
+    return (ConditionalGenerator if conditional else Generator)(network, spec, latent), None
+
+
+def dcgan(
+    spec: DataSpec,
+    *,
+    latent: int = 100,
+    channels: Sequence[int] = (64, 128),
+    upsampling: Literal["transposed", "resize"] = "transposed",
+    conditional: bool = False,
+) -> tuple[Generator, None]:
+    """Make DCGAN's generator of images.
+
+    Args:
+        spec: shape and kind of the data.
+        latent: the number of latent variables.
+        channels: channels of the layers, from the image inwards; the image is halved as many times.
+        upsampling: transposed or resize (which leaves no checkerboards).
+        conditional: draw images given their labels.
+
+    Returns:
+        The model, and no guide.
+
+    Raises:
+        UsageError: where the data are no images, or have no labels to condition on.
+    """
+    _check(latent, channels, "channels")
+    if len(spec.shape) != 3 or spec.kind == "real":
+        raise UsageError(
+            f"dcgan needs images (channels, height, width) with bounded pixels, found {spec.kind} data of shape "
+            f"{spec.shape}: use --model generator"
+        )
+    network = DCGANGenerator(latent + _labels(spec, conditional), spec.shape, channels, upsampling)
+    return (ConditionalGenerator if conditional else Generator)(network, spec, latent), None
+
+
+def _labels(spec: DataSpec, conditional: bool) -> int:
+    if not conditional:
+        return 0
+    if spec.num_classes is None:
+        raise UsageError(f"a conditional generator needs labels, and {spec.name} has none: give the data a column y")
+    return spec.num_classes
+
+
+def _check(latent: int, widths: Sequence[int], name: str) -> None:
+    if latent < 1:
+        raise UsageError(f"latent must be at least 1, found {latent}")
+    if not widths or any(width < 1 for width in widths):
+        raise UsageError(f"{name} must be widths of at least 1, found {list(widths)}")
