@@ -128,3 +128,60 @@ class TWO_MODES_TRUTH:
         (-3, (-2.9733725128, 1.0379345661, 1.1966823316)),
         (3, (2.9905398007, 1.0146686053, 0.3540339485)),
     )
+
+
+class GAUSSIAN_PAIRS:
+    """Distances between N(0, 1) and N(loc, sd): quadrature and closed forms, in nats where there are logarithms.
+
+    MMD is squared, with an RBF kernel of bandwidth 1; the energy distance has 2 E|x - y|; squared Hellinger is one
+    minus the Bhattacharyya coefficient; Pearson takes its expectation under the second.
+    """
+
+    TRUTHS = {  # by (loc, sd)  # noqa: RUF012
+        (1.0, 1.0): {
+            "js": 0.11142148218447649,
+            "gan": -1.1634513967509377,
+            "kl": 0.5,
+            "reverse-kl": 0.5,
+            "total-variation": 0.382924922253746,
+            "squared-hellinger": 0.11750309741746134,
+            "mmd2": 0.17726763491986186,
+            "energy": 0.5418065793059572,
+            "w2_squared": 1.0,
+            "pearson": 1.718281828459045,
+        },
+        (3.0, 1.0): {
+            "js": 0.5267773065201458,
+            "gan": -0.33273974807959905,
+            "kl": 4.5,
+            "reverse-kl": 4.5,
+            "total-variation": 0.8663855971364707,
+            "squared-hellinger": 0.675347532642407,
+            "mmd2": 0.8970520223272109,
+            "energy": 3.777733123108098,
+            "w2_squared": 9.0,
+        },
+        (0.0, 2.0): {
+            "js": 0.09273338166619641,
+            "gan": -1.2008275977874978,
+            "kl": 0.3181471805599453,
+            "reverse-kl": 0.8068528194400546,
+            "total-variation": 0.3226745689627596,
+            "squared-hellinger": 0.10557280900216859,
+            "mmd2": 0.09418702159523296,
+            "energy": 0.1831107310190041,
+            "w2_squared": 1.0,
+            "pearson": 0.5118578920369088,
+        },
+        (6.0, 1.0): {
+            "js": 0.6892979330274712,
+            "gan": -0.00769849506494813,
+            "kl": 18.0,
+            "reverse-kl": 18.0,
+            "total-variation": 0.9973002039122563,
+            "squared-hellinger": 0.9888910034617836,
+            "mmd2": 1.1518383219063462,
+            "energy": 9.743255085948883,
+            "w2_squared": 36.0,
+        },
+    }

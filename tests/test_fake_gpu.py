@@ -22,10 +22,32 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from pyrogen.inference import ELBO, IWAE, Annealing, ForwardKL, MaximumLikelihood, PyroELBO, Renyi, ReverseKL, train
+from pyrogen.inference import (
+    DRAGAN,
+    ELBO,
+    FGAN,
+    GAN,
+    IWAE,
+    MMD,
+    MMDGAN,
+    R1,
+    WGAN,
+    Annealing,
+    EnergyDistance,
+    ForwardKL,
+    Interpolated,
+    MaximumLikelihood,
+    PyroELBO,
+    Renyi,
+    ReverseKL,
+    Sinkhorn,
+    SlicedWasserstein,
+    train,
+)  # fmt: skip
+from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
-from pyrogen.models import classifier, gaussian_mixture, ppca, vae
+from pyrogen.models import classifier, dcgan, gaussian_mixture, generator, ppca, vae
 from pyrogen.parameters import modules_of, program_parameters
 from pyrogen.spec import DataSpec
 
@@ -211,6 +233,38 @@ def test_capturing_reads_no_value_on_the_device(objective, program, make, monkey
     assert outcome.loss.device.type == outcome.finite.device.type == DEVICE
     [graph] = turn.graphs.known.values()
     assert graph is not None
+
+
+IMPLICIT = {
+    "GAN": lambda critic: GAN(critic, penalties=[R1(), DRAGAN()]),
+    "WGAN-GP": lambda critic: WGAN(critic, [Interpolated()], clip=0.1),
+    **{name: partial(lambda critic, name: FGAN(critic, name), name=name) for name in ("kl", "reverse-kl", "js")},
+    **{f"{name} ": partial(lambda critic, name: FGAN(critic, name), name=name)
+       for name in ("pearson", "squared-hellinger", "total-variation")},
+    "MMDGAN": lambda critic: MMDGAN(critic, penalties=[Interpolated()]),
+    "MMD": lambda critic: MMD(),
+    "EnergyDistance": lambda critic: EnergyDistance(),
+    "SlicedWasserstein": lambda critic: SlicedWasserstein(8),
+    "Sinkhorn": lambda critic: Sinkhorn(diameter=20.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("network", [generator, dcgan])
+@pytest.mark.parametrize("name", IMPLICIT)
+def test_both_players_stay_on_the_device(name, network, labelled):
+    """Losses and gradients of generator and critic, penalties and covariates included, without a look by the host."""
+    spec = DataSpec((1, 4, 5), "levels", levels=4, num_classes=3)
+    model = on_device(network(spec, latent=2, conditional=labelled)[0])
+    learner = on_device(IMPLICIT[name](critic_for(model, labelled, (8,), (3, 4), "none")))
+    batch = {"x": data(6, 1, 4, 5)} | ({"y": torch.zeros(6, dtype=torch.long, device=DEVICE)} if labelled else {})
+    for loss_of, module in ((learner, model), (learner.critic_loss, learner)):
+        parameters = list(module.parameters())
+        if parameters:
+            loss = loss_of(model, None, **batch)
+            assert loss.device.type == DEVICE
+            loss.backward(inputs=parameters)
+            learner.after_step("critic")
 
 
 @pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])

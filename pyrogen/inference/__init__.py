@@ -1,31 +1,54 @@
 """Learning principles, and the loop that applies them."""
 
+from pyrogen.discrepancy import RBF, RationalQuadratic
+from pyrogen.inference.adversarial import Adversarial
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.compile import CompiledObjective, CompiledStep, compile
 from pyrogen.inference.divergence import ForwardKL, ReverseKL
 from pyrogen.inference.elbo import ELBO
+from pyrogen.inference.fgan import FGAN
+from pyrogen.inference.gan import GAN
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
+from pyrogen.inference.mmd import MMD, MMDGAN
 from pyrogen.inference.objective import Objective
+from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
+from pyrogen.inference.penalties import DRAGAN, R1, Interpolated, Penalty
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
+from pyrogen.inference.wgan import WGAN
 from pyrogen.inference.worth import is_worth_compiling
 
 __all__ = [
+    "DRAGAN",
     "ELBO",
+    "FGAN",
+    "GAN",
     "IWAE",
+    "MMD",
+    "MMDGAN",
+    "R1",
+    "RBF",
+    "WGAN",
+    "Adversarial",
     "Annealing",
     "Autocast",
     "CompiledObjective",
     "CompiledStep",
+    "EnergyDistance",
     "ForwardKL",
+    "Interpolated",
     "MaximumLikelihood",
     "Objective",
+    "Penalty",
     "PyroELBO",
+    "RationalQuadratic",
     "Renyi",
     "ReverseKL",
+    "Sinkhorn",
+    "SlicedWasserstein",
     "Step",
     "Training",
     "compile",

@@ -40,6 +40,7 @@ class Autocast(Objective):
     def __init__(self, objective: Objective, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self.objective = objective
+        self.sums_over_data, self.saturates = objective.sums_over_data, objective.saturates
         self.dtype = dtype
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -51,6 +52,9 @@ class Autocast(Objective):
         """Return the critic's loss."""
         with LowPrecision(self.dtype):
             return self.objective.critic_loss(model, guide, *args, **kwargs)
+
+    def monitored(self) -> dict[str, Tensor]:
+        return self.objective.monitored()
 
     def after_step(self, player: Player) -> None:
         self.objective.after_step(player)

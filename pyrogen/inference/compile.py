@@ -95,6 +95,7 @@ class CompiledObjective(Objective):
     ) -> None:
         super().__init__()
         self.objective = objective
+        self.sums_over_data, self.saturates = objective.sums_over_data, objective.saturates
         self._programs = (model, guide)
         self._compiled = compile != "capture"
         self._graphs: dict[str, Graphs] = {}
@@ -111,6 +112,9 @@ class CompiledObjective(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critic's loss, likewise."""
         return self._loss("critic", model, guide, (args, kwargs))
+
+    def monitored(self) -> dict[str, Tensor]:
+        return self.objective.monitored()
 
     def after_step(self, player: Literal["programs", "critic"]) -> None:
         self.objective.after_step(player)

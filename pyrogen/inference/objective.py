@@ -25,6 +25,12 @@ class Objective(nn.Module, ABC):
         SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=ELBO())
     """
 
+    sums_over_data = True
+    """Whether the loss is a sum over the data of a batch, as of likelihoods, and not a figure of the whole batch."""
+
+    saturates = False
+    """Whether a critic that is always right has nothing left to teach, as a classifier, and not a distance, does."""
+
     @abstractmethod
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the programs' loss, a scalar, for the data in ``args`` and ``kwargs``."""
@@ -32,6 +38,10 @@ class Objective(nn.Module, ABC):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critic's loss, a scalar."""
         raise NotImplementedError(f"{type(self).__name__} has no critic")
+
+    def monitored(self) -> dict[str, Tensor]:
+        """Name what to keep an eye on besides the losses, scalars on the device: buffers that the losses fill."""
+        return {}
 
     def after_step(self, player: Player) -> None:
         """Do what follows a player's step: advance a schedule, clip weights, move a target network."""

@@ -1,0 +1,102 @@
+"""Two players: a critic that compares real data with a program's draws, and the program that answers to it."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen.errors import ProgramError
+from pyrogen.inference.objective import Objective
+from pyrogen.inference.penalties import Penalty
+from pyrogen.inference.samples import Transform, samples_of
+from pyrogen.sites import Program
+
+__all__ = ["Adversarial"]
+
+REMEMBERED = 0.98
+"""How much of a moving average is left after a step."""
+
+
+class Adversarial(Objective):
+    """What all objectives with a critic of samples have in common.
+
+    The critic is called with the values of the observed sites, in the program's order, each of shape
+    ``(batch, *shape of a datum)``, and then with the covariates: arguments of the program that no site observes, such
+    as labels. It returns one number a datum. A guide plays no part.
+
+    Args:
+        critic: the network; its parameters are the second player.
+        penalties: what is added to the critic's loss, see :mod:`~pyrogen.inference.penalties`.
+        covariates: names of the arguments to show to the critic; found by themselves if not given.
+        transform: applied to each site's values before critic and penalties see them, so that a penalty's weight means
+            the same in any units.
+
+    Raises:
+        ProgramError: where the critic returns another shape than ``(batch,)`` or ``(batch, 1)``.
+    """
+
+    sums_over_data = False
+    critic_order: Tensor
+
+    def __init__(
+        self,
+        critic: nn.Module,
+        penalties: Sequence[Penalty] = (),
+        covariates: Sequence[str] | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        super().__init__()
+        self.critic = critic
+        self.penalties = tuple(penalties)
+        self.covariates = covariates
+        self.transform = transform
+        self.register_buffer("critic_order", torch.tensor(0.5))
+        for penalty in self.penalties:
+            penalty.check(critic)
+
+    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the programs' loss."""
+        _, fake, covariates = samples_of(model, args, kwargs, self.covariates).transformed(self.transform)
+        return self.loss_of_programs(self.scores(fake, covariates))
+
+    def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the critic's loss, with its penalties."""
+        with torch.no_grad():
+            samples = samples_of(model, args, kwargs, self.covariates)
+            real, fake, covariates = samples.transformed(self.transform)
+        of_real, of_fake = self.scores(real, covariates), self.scores(fake, covariates)
+        loss = self.loss_of_critic(of_real, of_fake)
+        with torch.no_grad():
+            order = (of_real > of_fake).to(self.critic_order.dtype).mean()
+            self.critic_order.lerp_(order, 1 - REMEMBERED)
+        for penalty in self.penalties:
+            loss = loss + penalty(lambda values: self.scores(values, covariates), real, fake)
+        return loss
+
+    def monitored(self) -> dict[str, Tensor]:
+        """Return ``critic_order``: how often the critic scored a datum above a draw, a moving average.
+
+        One half is a critic that guesses; near one it has won, and its gradient may have nothing left to teach.
+        """
+        return {"critic_order": self.critic_order}
+
+    @abstractmethod
+    def loss_of_programs(self, fake: Tensor) -> Tensor:
+        """Return the programs' loss, given the critic's scores of their draws, shape ``(batch,)``."""
+
+    @abstractmethod
+    def loss_of_critic(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the critic's loss, given its scores of data and draws, shapes ``(batch,)``."""
+
+    def scores(self, values: Sequence[Tensor], covariates: Sequence[Tensor] = ()) -> Tensor:
+        """Return the critic's scores, shape ``(batch,)``."""
+        found = self.critic(*values, *covariates)
+        batch = len(values[0])
+        if found.shape not in ((batch,), (batch, 1)):
+            raise ProgramError(
+                f"the critic returned shape {tuple(found.shape)} for {batch} data, expected ({batch},) or "
+                f"({batch}, 1): other shapes would be broadcast against each other"
+            )
+        return found.reshape(batch)
