@@ -48,7 +48,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     """Read the arguments of ``pyrogen train``; which there are depends on the model, the objective and the data.
 
     Returns:
-        The recipe, and the options ``out``, ``overwrite``, ``json`` and ``track``.
+        The recipe, and the options ``out``, ``overwrite``, ``json``, ``track`` and ``strict``.
 
     Raises:
         UsageError: for unknown names and options, with the nearest, and for values of the wrong type.
@@ -65,6 +65,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
+    parser.add_argument("--strict", action="store_true", help="end where an adversarial fit comes to nothing")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, the initial values and the noise")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_class_arguments(Settings)
@@ -79,7 +80,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
     device = device_of(values["device"])
     recipe = Recipe(chosen["model"], chosen["objective"], chosen["data"], training, values["seed"], device)
-    return recipe, {name: values[name] for name in ("out", "overwrite", "json", "track")}
+    return recipe, {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
 
 
 def device_of(name: str) -> str:

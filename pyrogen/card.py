@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from pyrogen import evaluation
 from pyrogen.data import Batches, Dataset
+from pyrogen.distributions import Implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.parameters import modules_of
+from pyrogen.programs import simulate
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program, is_data, is_latent
-from pyrogen.spec import DataSpec
+from pyrogen.sites import Program, is_data, is_latent, unwrapped
+from pyrogen.spec import DataSpec, scaled
 
-__all__ = ["accepted_columns", "bound", "evaluate"]
+__all__ = ["accepted_columns", "bound", "evaluate", "inspect"]
 
 
 def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
@@ -36,22 +38,78 @@ def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
 
 
 class Roles(NamedTuple):
-    """At which site a model observes each column of the data, and whether it has latents to integrate out."""
+    """At which site a model observes each column, whether it has latents to integrate out, and whether a density."""
 
     observed: dict[str, str]
     has_latents: bool
+    is_implicit: bool
 
 
 def bound(
-    model: Program, guide: Program | None, dataset: Dataset, split: str, num_particles: int = 1, batch_size: int = 500
+    model: Program,
+    guide: Program | None,
+    dataset: Dataset,
+    split: str,
+    num_particles: int = 1,
+    batch_size: int = 500,
+    by_samples: bool = False,
 ) -> tuple[str, Estimate]:
-    """Return the figure to choose a model by: its exact log-likelihood, or else its ELBO.
+    """Return the figure to choose a model by, higher is better: its exact log-likelihood, or else its ELBO.
+
+    For a model without a density, or with one that was not what it learned by, that is the energy distance of its draws
+    to the data, with the sign turned.
+
+    Args:
+        by_samples: compare draws with data, though there is a density.
 
     Returns:
-        The figure's name and the estimate, in nats per datum.
+        The figure's name and the estimate; likelihoods and bounds are in nats per datum.
     """
     batches = _batches(model, dataset, split, batch_size)
-    return _bound(model, guide, batches, _roles(model, batches), num_particles)
+    roles = _roles(model, batches)
+    if roles.is_implicit or by_samples:
+        distance = _energy_distance(model, dataset, batches, roles)
+        return "minus_energy_distance", distance.scaled(-1.0, 0.0, distance.unit)
+    return _bound(model, guide, batches, roles, num_particles)
+
+
+COMPARED = 1000
+"""Data and draws that are compared, at most."""
+
+
+def inspect(
+    model: Program, dataset: Dataset, split: str, batch_size: int = 500, by_samples: bool = False
+) -> dict[str, float]:
+    """Return what tells that a model drops data: the spacing of its draws, and the share of data that draws are near.
+
+    There is nothing to tell of a model with a density, unless ``by_samples``.
+    """
+    batches = _batches(model, dataset, split, batch_size)
+    roles = _roles(model, batches)
+    if not (roles.is_implicit or by_samples):
+        return {}
+    real, fake = _compared(model, dataset, batches, roles)
+    return {"spacing": evaluation.spacing(real, fake), "recall": evaluation.recall(real, fake)}
+
+
+def _energy_distance(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> Estimate:
+    return evaluation.energy_distance(*_compared(model, dataset, batches, roles))
+
+
+def _compared(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> tuple[Tensor, Tensor]:
+    """Return data and as many draws of ``x``, scaled to [-1, 1] where data are bounded."""
+    real: list[Tensor] = []
+    fake: list[Tensor] = []
+    device = next((p.device for module in modules_of(model).values() for p in module.parameters()), None)
+    with evaluating(model):
+        for batch in batches:
+            on_device = {name: column.to(device) for name, column in batch.items()}
+            real.append(batch["x"])
+            fake.append(simulate(model, **on_device)[roles.observed["x"]].cpu())
+            if sum(map(len, real)) >= COMPARED:
+                break
+    x, y = (scaled(torch.cat(parts)[:COMPARED].float(), dataset.spec) for parts in (real, fake))
+    return x, y
 
 
 def _bound(
@@ -69,12 +127,16 @@ def evaluate(
     split: str = "test",
     num_particles: int = 100,
     batch_size: int = 500,
+    by_samples: bool = False,
 ) -> dict[str, Estimate]:
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
+
+    Of a model without a density, draws are compared with data by the energy distance.
 
     Args:
         split: train, validation or test.
         num_particles: of the importance-weighted bound; the ELBO takes a tenth, at least one.
+        by_samples: compare draws with data, though there is a density: a guide that was not fitted gives no bound.
 
     Returns:
         Figures by name, as the command line's ``--json`` calls them.
@@ -86,6 +148,8 @@ def evaluate(
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches)
+    if roles.is_implicit or by_samples:
+        return {"energy_distance": _energy_distance(model, dataset, batches, roles)}
     name, estimate = _bound(model, guide, batches, roles, max(1, num_particles // 10))
     figures = {name: estimate}
     if name == "elbo":
@@ -125,7 +189,8 @@ def _roles(model: Program, batches: Batches) -> Roles:
         for name, site in sites.items()
         if is_data(site) and _same(site["value"], values)
     }
-    return Roles(observed, bool(hidden))
+    is_implicit = any(isinstance(unwrapped(site["fn"]), Implicit) for site in sites.values() if is_data(site))
+    return Roles(observed, bool(hidden), is_implicit)
 
 
 def _same(value: Tensor, column: Tensor) -> bool:

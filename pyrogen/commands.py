@@ -15,7 +15,7 @@ from torch import Tensor
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue, pictures
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
-from pyrogen.card import accepted_columns, bound, evaluate
+from pyrogen.card import accepted_columns, bound, evaluate, inspect
 from pyrogen.data import Dataset
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
@@ -79,6 +79,7 @@ def resume(arguments: Sequence[str]) -> Result:
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument("--device", type=str, default=None, help="auto, cpu, cuda or mps (default: as before)")
     parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
+    parser.add_argument("--strict", action="store_true", help="end where an adversarial fit comes to nothing")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     run = Run.open(options["run"])
@@ -99,18 +100,23 @@ def _drive(
     training = recipe.fit(dataset, programs)
     per_epoch = len(dataset.batches(recipe.training.batch_size))
     validate: Callable[[], tuple[str, float]] | None = None
+    look: Callable[[], Mapping[str, float]] | None = None
     if len(dataset.validation["x"]):
-        validate = partial(_validated, programs, dataset)
+        by_samples = not training.objective.sums_over_data
+        validate = partial(_validated, programs, dataset, by_samples)
+        look = partial(inspect, programs.model, dataset, "validation", by_samples=by_samples)
         with rehearsal(modules_of(*programs).values()):
             validate()  # what cannot be validated is refused now, and not after some hundred steps
     outcome = fit(
         training,
         run,
         validate=validate,
+        inspect=look,
+        strict=options["strict"],
         evaluate_every=recipe.training.evaluate_every or max(100, per_epoch),
         log_every=recipe.training.log_every,
         patience=recipe.training.patience,
-        per_datum=True,
+        per_datum=training.objective.sums_over_data,
         resume=resume,
         show_progress=True,
         track=tensorboard(run.path / "tensorboard") if options["track"] else None,
@@ -121,8 +127,8 @@ def _drive(
     return Result(values, [str(outcome)], options["json"], outcome.exit_code)
 
 
-def _validated(programs: Programs, dataset: Dataset) -> tuple[str, float]:
-    name, estimate = bound(*programs, dataset, "validation")
+def _validated(programs: Programs, dataset: Dataset, by_samples: bool) -> tuple[str, float]:
+    name, estimate = bound(*programs, dataset, "validation", by_samples=by_samples)
     return name, estimate.value
 
 
@@ -198,7 +204,8 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
     pyro.set_rng_seed(recipe.seed)
-    figures = evaluate(*programs, dataset, options["split"], options["num_particles"])
+    by_samples = not recipe.objective_of(dataset, programs).sums_over_data
+    figures = evaluate(*programs, dataset, options["split"], options["num_particles"], by_samples=by_samples)
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
     values["step"] = run.chosen()
     write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())

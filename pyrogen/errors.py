@@ -1,6 +1,8 @@
 """The errors that a user can meet. Each message says what, where, what was found, what was expected and the fix."""
 
 __all__ = [
+    "CollapseError",
+    "CollapseWarning",
     "CompileWarning",
     "CorruptCheckpointError",
     "DataError",
@@ -71,6 +73,14 @@ class InputOutputError(PyrogenError, OSError):
 
 class RunLockedError(InputOutputError):
     """Another process is writing to the run directory."""
+
+
+class CollapseError(PyrogenError, ArithmeticError):
+    """An adversarial fit that has come to nothing, where that was to end it: a critic that won, or equal draws."""
+
+
+class CollapseWarning(UserWarning):
+    """An adversarial fit that is coming to nothing; the message says by which figure, and what to try."""
 
 
 class CompileWarning(UserWarning):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pyro
 from tqdm.auto import tqdm
 
-from pyrogen.errors import NonFiniteError, UsageError
+from pyrogen.alarm import Alarm
+from pyrogen.errors import CollapseError, CollapseWarning, NonFiniteError, UsageError
 from pyrogen.exhibits import loss_curves
 from pyrogen.inference import Step, Training
 from pyrogen.rehearsal import rehearsal
@@ -20,6 +21,7 @@ from pyrogen.signals import Stop, stop_requests
 __all__ = ["Outcome", "fit", "tensorboard"]
 
 Validate = Callable[[], tuple[str, float]]
+Inspect = Callable[[], Mapping[str, float]]
 Track = Callable[[int, Mapping[str, float]], None]
 
 
@@ -61,11 +63,13 @@ def fit(
     run: Run,
     *,
     validate: Validate | None = None,
+    inspect: Inspect | None = None,
     evaluate_every: int = 500,
     log_every: int = 20,
     patience: int | None = None,
     per_datum: bool = False,
     resume: bool = False,
+    strict: bool = False,
     show_progress: bool = False,
     track: Track | None = None,
 ) -> Outcome:
@@ -79,9 +83,12 @@ def fit(
         training: from :func:`pyrogen.inference.train`.
         validate: returns a figure's name and value, higher is better; it may draw random numbers freely. With a moving
             average of the parameters, it sees the average.
+        inspect: returns further figures for the metrics at each validation: none, or ``spacing`` and ``recall`` of
+            draws (:func:`~pyrogen.evaluation.spacing`), which are looked at for collapse.
         patience: stop after that many validations without a better one.
         per_datum: divide the logged loss by the rows of its batch (for programs whose plate is the batch).
         resume: go on from the newest checkpoint of the run, if there is one.
+        strict: end where an adversarial fit comes to nothing, instead of a warning.
         show_progress: draw a progress bar: on stderr, or in a notebook.
         track: called with the step and its figures whenever a line of metrics is written, see :func:`tensorboard`.
 
@@ -89,12 +96,13 @@ def fit(
         How it ended.
 
     Raises:
+        CollapseError: where ``strict``, and a critic has won or the draws are all alike; a checkpoint was written.
         NonFiniteError: as :func:`~pyrogen.inference.train`; the message names the last good checkpoint.
         InputOutputError: where the disk refuses; what was written before is unharmed.
         RunLockedError: where another process is writing to the run.
     """
     with run.writing(), stop_requests() as stop:
-        driver = Driver(training, run, validate, evaluate_every, log_every, patience, per_datum, track)
+        driver = Driver(training, run, validate, inspect, evaluate_every, log_every, patience, per_datum, strict, track)
         if resume and run.checkpoints():
             driver.restore()
         total = training.num_steps
@@ -110,16 +118,19 @@ class Driver:
         training: Training,
         run: Run,
         validate: Validate | None,
+        inspect: Inspect | None,
         evaluate_every: int,
         log_every: int,
         patience: int | None,
         per_datum: bool,
+        strict: bool,
         track: Track | None,
     ) -> None:
-        self.training, self.run, self.validate = training, run, validate
+        self.training, self.run, self.validate, self.inspect = training, run, validate, inspect
         self.evaluate_every, self.log_every, self.patience = evaluate_every, log_every, patience
         self.per_datum = per_datum
         self.track = track
+        self.alarm = Alarm(strict)
         self.index = self.saved = 0
         self.best: float | None = None
         self.figure: str | None = None
@@ -133,6 +144,8 @@ class Driver:
         self.training.load_state_dict(checkpoint.tree["training"])
         self.best, self.since_best = checkpoint.tree["best"], checkpoint.tree["since_best"]
         self.figure = checkpoint.tree["figure"]
+        if "alarm" in checkpoint.tree:  # it has come later than the format
+            self.alarm.load_state_dict(checkpoint.tree["alarm"])
         self.index = self.saved = checkpoint.step
 
     def drive(self, stop: Stop, bar: Any) -> Outcome:
@@ -146,6 +159,7 @@ class Driver:
                 is_last = step.index == self.training.num_steps
                 if step.index % self.log_every == 0 or is_last:
                     self._log(step, bar)
+                    self._heed(self.alarm.of_critic(self.training.objective))
                 if step.index % self.evaluate_every == 0 or is_last:
                     self._evaluate_and_save()
                     if self._is_out_of_patience():
@@ -161,6 +175,16 @@ class Driver:
             self._evaluate_and_save()
         return self._outcome("finished")
 
+    def _heed(self, message: str | None) -> None:
+        """Warn of a fit that comes to nothing, or end it."""
+        if message is None:
+            return
+        if self.alarm.strict:
+            if self.saved != self.index:
+                self._save(is_best=False)
+            raise CollapseError(f"step {self.index}: {message} The fit is ended, as asked for by strict.")
+        warnings.warn(f"step {self.index}: {message}", CollapseWarning, stacklevel=2)
+
     def _is_out_of_patience(self) -> bool:
         return self.patience is not None and self.since_best >= self.patience
 
@@ -171,6 +195,7 @@ class Driver:
         values = {"loss": float(step.loss) / (step.rows if self.per_datum else 1), "grad_norm": float(step.grad_norm)}
         if step.critic_loss is not None:
             values["critic_loss"] = float(step.critic_loss)
+        values |= {name: float(value) for name, value in self.training.objective.monitored().items()}
         self._note(epoch=step.epoch, **values)
         bar.set_postfix({"loss": f"{values['loss']:.4g}"} | self.shown)
 
@@ -189,7 +214,14 @@ class Driver:
             is_best = isfinite(value) and (self.best is None or value > self.best)
             self.best = value if is_best else self.best
             self.since_best = 0 if is_best else self.since_best + 1
+        found: Mapping[str, float] = {}
+        if self.inspect is not None:
+            with rehearsal(), self.training.averaged():
+                pyro.set_rng_seed(0)
+                found = self.inspect()
+            self._note(**found)
         self._save(is_best)
+        self._heed(self.alarm.of_draws(found))
 
     def _note(self, **values: float) -> None:
         self.run.log(self.index, **values)
@@ -198,7 +230,7 @@ class Driver:
 
     def _save(self, is_best: bool) -> None:
         progress = {"best": self.best, "since_best": self.since_best, "figure": self.figure}
-        tree = {"training": self.training.state_dict(), **progress}
+        tree = {"training": self.training.state_dict(), "alarm": self.alarm.state_dict(), **progress}
         self.run.save(self.index, tree, best=is_best)
         self.saved = self.index
 

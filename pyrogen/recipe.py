@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from pyrogen import catalogue
 from pyrogen.card import accepted_columns
-from pyrogen.data import Dataset, from_path
+from pyrogen.data import Batches, Dataset, from_path
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
@@ -61,6 +61,8 @@ class Settings:
         optimizer: adam, adamw or sgd.
         learning_rate: its learning rate.
         critic_learning_rate: that of the critic, where the objective has one; the same if not given.
+        critic_steps: steps of the critic for each of the programs.
+        beta1: how far Adam's gradient looks back; adversarial objectives want 0 or 0.5.
         schedule: constant, or cosine: down to zero at the end.
         clip_norm: scale gradients down to this norm.
         ema: decay of a moving average of the parameters, which is then what is evaluated.
@@ -77,6 +79,8 @@ class Settings:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = 1e-3
     critic_learning_rate: float | None = None
+    critic_steps: int = 1
+    beta1: float = 0.9
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: float | None = None
     ema: float | None = None
@@ -87,7 +91,7 @@ class Settings:
     autocast: Literal["off", "bfloat16"] = "off"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "batch_size", "evaluate_every", "log_every", "patience"):
+        for name in ("steps", "epochs", "batch_size", "critic_steps", "evaluate_every", "log_every", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, found {value}")
@@ -95,8 +99,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not (value > 0 and isfinite(value)):
                 raise UsageError(f"{name} must be positive and finite, found {value}")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UsageError(f"ema must be in [0, 1), found {self.ema}")
+        for name in ("ema", "beta1"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UsageError(f"{name} must be in [0, 1), found {value}")
 
 
 @dataclass(frozen=True)
@@ -175,9 +181,10 @@ class Recipe:
             module.to(self.device)
         return Programs(model, guide)
 
-    def objective_for(self, programs: Programs, example: Mapping[str, Tensor]) -> Objective:
-        """Build the objective for programs and an example batch, on the device."""
+    def objective_of(self, dataset: Dataset, programs: Programs) -> Objective:
+        """Build the objective for programs and the first batch of data, on the device."""
         factory = catalogue.find("objective", self.objective.name)
+        example = self._example(dataset, programs)
         objective = factory(programs.model, programs.guide, example, **self.objective.settings)
         if self.training.autocast != "off":
             objective = Autocast(objective, getattr(torch, self.training.autocast))
@@ -186,23 +193,28 @@ class Recipe:
     def fit(self, dataset: Dataset, programs: Programs) -> Training:
         """Prepare the training of programs on data."""
         settings = self.training
-        batches, example = self._batches(dataset, programs)
-        objective = self.objective_for(programs, example)
+        objective = self.objective_of(dataset, programs)
+        batches = self._batches(dataset, programs, objective)
         has_critic = any(p.requires_grad for p in objective.parameters())
         num_steps = self.num_steps(len(batches))
-        schedule = partial(_cosine, num_steps=num_steps) if settings.schedule == "cosine" else None
-        make = OPTIMIZERS[settings.optimizer]
+        is_cosine = settings.schedule == "cosine"
+        schedule = partial(_cosine, num_steps=num_steps) if is_cosine else None
+        critic_schedule = partial(_cosine, num_steps=num_steps * settings.critic_steps) if is_cosine else None
+        make = partial(OPTIMIZERS[settings.optimizer], fused=True)
+        if settings.optimizer != "sgd":
+            make = partial(make, betas=(settings.beta1, 0.999))
         critic_rate = settings.critic_learning_rate or settings.learning_rate
         return train(
             objective,
             programs.model,
             programs.guide,
             batches,
-            partial(make, lr=settings.learning_rate, fused=True),
-            partial(make, lr=critic_rate, fused=True) if has_critic else None,
+            partial(make, lr=settings.learning_rate),
+            partial(make, lr=critic_rate) if has_critic else None,
+            steps=(1, settings.critic_steps),
             num_steps=num_steps,
             scheduler=schedule,
-            critic_scheduler=schedule if has_critic else None,
+            critic_scheduler=critic_schedule if has_critic else None,
             clip_norm=settings.clip_norm,
             ema=settings.ema,
             device=self.device,
@@ -214,18 +226,22 @@ class Recipe:
         """Return the recipe with ``compile="auto"`` decided, once for the run and all that resume it."""
         if self.training.compile != "auto":
             return self
-        batches, example = self._batches(dataset, programs)
-        on_device = {name: column.to(self.device) for name, column in example.items()}
-        objective = self.objective_for(programs, example)
-        pays = is_worth_compiling(objective, *programs, on_device, self.num_steps(len(batches)))
+        on_device = {name: column.to(self.device) for name, column in self._example(dataset, programs).items()}
+        objective = self.objective_of(dataset, programs)
+        steps = self.num_steps(len(self._batches(dataset, programs, objective)))
+        pays = is_worth_compiling(objective, *programs, on_device, steps)
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
 
-    def _batches(self, dataset: Dataset, programs: Programs) -> tuple[Any, dict[str, Tensor]]:
-        """Return the batches that the model accepts, and an example of one."""
+    def _batches(self, dataset: Dataset, programs: Programs, objective: Objective) -> Batches:
+        """Return the batches that the model accepts; all of one size for an objective that compares whole batches."""
         columns = accepted_columns(programs.model, list(dataset.train))
-        batches = dataset.batches(self.training.batch_size, only=columns)
-        example = {name: column[: self.training.batch_size] for name, column in dataset.eval_columns("train").items()}
-        return batches, {name: example[name] for name in columns}
+        batch_size = self.training.batch_size
+        drop_last = not objective.sums_over_data and len(dataset.train["x"]) > batch_size
+        return dataset.batches(batch_size, only=columns, drop_last=drop_last)
+
+    def _example(self, dataset: Dataset, programs: Programs) -> dict[str, Tensor]:
+        columns = accepted_columns(programs.model, list(dataset.train))
+        return {name: dataset.eval_columns("train")[name][: self.training.batch_size] for name in columns}
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return how many steps the training takes: by steps, by epochs, or else twenty epochs."""

@@ -19,7 +19,7 @@ from pyrogen.inferencedata import summary, write_netcdf
 from pyrogen.loading import load
 from pyrogen.page import Table, evaluation, render
 from pyrogen.pictures import Ink
-from pyrogen.recipe import Recipe
+from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.sites import Program
@@ -57,14 +57,14 @@ def write_report(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if run.manifest.get("kind") == "recipe":
-        lead, command, table, shown = _of_recipe(run)
+        lead, command, table, shown, is_sum = _of_recipe(run)
     elif model is not None:
-        lead, command, table, shown = _of_programs(run, model, guide, args, kwargs)
+        lead, command, table, shown, is_sum = _of_programs(run, model, guide, args, kwargs)
     else:
         raise UsageError(
             f"{run.path} was made by programs of its own: give them, as pyrogen.write_report(run, model, guide, *data)"
         )
-    unit = "nats per datum" if command else "loss"
+    unit = "nats per datum" if is_sum else "loss"
     shown = loss_curves(run.metrics(), unit) + shown
     tables = [table, Table("Settings", (), _settings(run.manifest))]
     lead = f"{lead} {run.checkpoints()[-1]:,} steps."
@@ -74,13 +74,17 @@ def write_report(
     return run.path / "report.html"
 
 
-Content = tuple[str, str, Table, list[Exhibit]]
+Content = tuple[str, str, Table, list[Exhibit], bool]
+"""A lead, the run's command, its figures, its pictures, and whether its loss is a sum over data, logged per datum."""
 
 
 def _of_recipe(run: Run) -> Content:
     recipe = Recipe.from_json(run.manifest)
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run)
+    is_sum = recipe.objective_of(dataset, programs).sums_over_data
+    if not is_sum:
+        programs = Programs(programs.model, None)  # a guide, if there is one, has learned nothing
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
         shown = exhibits(programs, dataset)
@@ -89,13 +93,13 @@ def _of_recipe(run: Run) -> Content:
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
     lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
-    return lead, recipe.command(run.path), _figures(run), shown
+    return lead, recipe.command(run.path), _figures(run), shown, is_sum
 
 
 def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwargs: Any) -> Content:
     data = to_arviz(load(run, model, guide), *args, **kwargs)
     write_netcdf(data, run.path / "posterior.nc")
-    return "The user's own programs.", "", _posterior(data), [*_intervals(data), *_trust(data)]
+    return "The user's own programs.", "", _posterior(data), [*_intervals(data), *_trust(data)], False
 
 
 def _figures(run: Run) -> Table:

@@ -9,11 +9,15 @@ from pyrogen.data.images import read_image_folder
 from pyrogen.data.pixels import PIXELS, apply_pixels
 from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
 from pyrogen.data.splits import split, standardize
+from pyrogen.data.toy import GRID, RING, Modes, grid, ring
 
 __all__ = [
+    "GRID",
     "PIXELS",
+    "RING",
     "Batches",
     "Dataset",
+    "Modes",
     "apply_pixels",
     "breast_cancer",
     "cache_folder",
@@ -22,12 +26,14 @@ __all__ = [
     "fashion_mnist",
     "from_arrays",
     "from_path",
+    "grid",
     "iris",
     "mnist_10k",
     "read_arrays",
     "read_idx",
     "read_idx_folder",
     "read_image_folder",
+    "ring",
     "split",
     "standardize",
 ]
