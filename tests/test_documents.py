@@ -24,6 +24,13 @@ def test_readme_python(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out
 
 
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", (ROOT / "docs/implicit.md").read_text(), re.S))
+def test_the_page_on_implicit_models(block: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(block, "docs/implicit.md", "exec"), {})
+    x, _ = map(float, re.findall(r"-?\d+\.\d+", capsys.readouterr().out))
+    assert abs(x - 3) < 0.5
+
+
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5
