@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from report import header, table, versions, write
@@ -24,15 +25,35 @@ from torch.optim import Adam
 
 from pyrogen.inference import GAN, R1, train
 from pyrogen.models import Generator
-from pyrogen.nn import MLP
+from pyrogen.nn import MLP, DCGANCritic, DCGANGenerator
 from pyrogen.spec import DataSpec
 
+
+class Setting(NamedTuple):
+    """A game: widths of fully connected networks, or channels of DCGAN's; R1's weight, zero for no penalty."""
+
+    latent: int
+    shape: tuple[int, ...]
+    widths: tuple[int, ...]
+    batch: int
+    weight: float = 0.0
+
+    def networks(self) -> tuple[nn.Module, nn.Module]:
+        """Make a generator and a critic."""
+        if len(self.shape) == 3:
+            return DCGANGenerator(self.latent, self.shape, self.widths), DCGANCritic(self.shape, self.widths)
+        [size] = self.shape
+        return MLP(self.latent, size, self.widths, nn.ReLU), MLP(size, 1, self.widths, nn.ReLU)
+
+
 GAMES = {
-    "plane: 2-256-256-256-2, batch 256": (2, 2, (256, 256, 256), 256, 0.0),
-    "plane with R1": (2, 2, (256, 256, 256), 256, 0.1),
-    "images: 64-256-256-784, batch 64": (64, 784, (256, 256), 64, 0.0),
-    "images with R1": (64, 784, (256, 256), 64, 0.1),
-    "tiny: 2-16-2, batch 32": (2, 2, (16,), 32, 0.0),
+    "plane: 2-256-256-256-2, batch 256": Setting(2, (2,), (256, 256, 256), 256),
+    "plane with R1": Setting(2, (2,), (256, 256, 256), 256, 0.1),
+    "images: 64-256-256-784, batch 64": Setting(64, (784,), (256, 256), 64),
+    "images with R1": Setting(64, (784,), (256, 256), 64, 0.1),
+    "DCGAN 28 x 28, channels 64 and 128, batch 64": Setting(100, (1, 28, 28), (64, 128), 64),
+    "DCGAN with R1": Setting(100, (1, 28, 28), (64, 128), 64, 0.1),
+    "tiny: 2-16-2, batch 32": Setting(2, (2,), (16,), 32),
 }
 EAGER, COMPILED, HAND, HAND_COMPILED = "pyrogen", "pyrogen compiled", "torch by hand", "torch.compile by hand"
 ORDER = (HAND, HAND_COMPILED, EAGER, COMPILED)
@@ -41,12 +62,11 @@ ORDER = (HAND, HAND_COMPILED, EAGER, COMPILED)
 class Game:
     """Networks, data and optimisers of one contestant; equal seeds make equal games."""
 
-    def __init__(self, latent: int, size: int, widths: tuple[int, ...], batch: int, weight: float) -> None:
+    def __init__(self, setting: Setting) -> None:
         torch.manual_seed(0)
-        self.generator = MLP(latent, size, widths, nn.ReLU)
-        self.critic = MLP(size, 1, widths, nn.ReLU)
-        self.x = torch.randn(batch, size)
-        self.latent, self.weight = latent, weight
+        self.generator, self.critic = setting.networks()
+        self.x = torch.rand(setting.batch, *setting.shape)
+        self.latent, self.weight = setting.latent, setting.weight
 
     @staticmethod
     def adam(parameters: Iterator[Tensor]) -> Adam:
@@ -56,9 +76,9 @@ class Game:
 class Pyrogen(Game):
     """The game as a program and an objective."""
 
-    def __init__(self, *settings: object, compile: bool) -> None:
-        super().__init__(*settings)  # type: ignore[arg-type]
-        model = Generator(self.generator, DataSpec((self.x.shape[1],), "real"), self.latent)
+    def __init__(self, setting: Setting, compile: bool) -> None:
+        super().__init__(setting)
+        model = Generator(self.generator, DataSpec(tuple(self.x.shape[1:]), "real"), self.latent)
         objective = GAN(self.critic, penalties=[R1(self.weight)] if self.weight else [])
         self.training = train(
             objective, model, None, repeat((self.x,)), self.adam, self.adam, validate=False, compile=compile
@@ -73,8 +93,8 @@ class Pyrogen(Game):
 class ByHand(Game):
     """The same in torch."""
 
-    def __init__(self, *settings: object, compile: bool) -> None:
-        super().__init__(*settings)  # type: ignore[arg-type]
+    def __init__(self, setting: Setting, compile: bool) -> None:
+        super().__init__(setting)
         self.of_critic, self.of_generator = self.adam(self.critic.parameters()), self.adam(self.generator.parameters())
         wrap: Callable[..., Callable[..., Tensor]] = torch.compile if compile else lambda f: f
         self.critic_loss, self.generator_loss = wrap(self._critic_loss), wrap(self._generator_loss)
@@ -90,7 +110,7 @@ class ByHand(Game):
         loss = softplus(-score).mean() + softplus(self.critic(fake)).mean()
         if self.weight:
             (gradient,) = torch.autograd.grad(score.sum(), real, create_graph=True)
-            loss = loss + self.weight / 2 * gradient.square().sum(1).mean()
+            loss = loss + self.weight / 2 * gradient.flatten(1).square().sum(1).mean()
         return loss
 
     def _generator_loss(self) -> Tensor:
@@ -119,13 +139,13 @@ class Timed:
         return time.perf_counter() - start
 
 
-def contestants(settings: tuple[object, ...]) -> dict[str, Pyrogen | ByHand]:
+def contestants(setting: Setting) -> dict[str, Pyrogen | ByHand]:
     found = {
-        EAGER: Pyrogen(*settings, compile=False),
-        COMPILED: Pyrogen(*settings, compile=True),
-        HAND: ByHand(*settings, compile=False),
+        EAGER: Pyrogen(setting, compile=False),
+        COMPILED: Pyrogen(setting, compile=True),
+        HAND: ByHand(setting, compile=False),
     }
-    return found if settings[-1] else found | {HAND_COMPILED: ByHand(*settings, compile=True)}
+    return found if setting.weight else found | {HAND_COMPILED: ByHand(setting, compile=True)}
 
 
 def check(games: dict[str, Pyrogen | ByHand]) -> None:
@@ -148,16 +168,16 @@ def main() -> None:
     parts = [
         header("Time of a round of an adversarial game", "make bench-gan-step", options.threads[-1],
                versions("torch", "pyro-ppl", "pyrogen-ppl")),
-        "A round is a step of the critic and one of the generator: fully connected networks, the non-saturating game, "
-        "Adam. Milliseconds are medians of interleaved rounds; ratios are taken within a round: median (quartiles). By "
+        "A round is a step of the critic and one of the generator in the non-saturating game, by Adam. "
+        "Milliseconds are medians of interleaved rounds; ratios are taken within a round: median (quartiles). By "
         "hand, the game is written in torch; torch.compile has no second derivatives, and so no R1. Goals: at most 1.1 "
         "of torch by hand without a compiler, at most 1.0 with one.",
     ]  # fmt: skip
     for threads in options.threads:
         torch.set_num_threads(threads)
         lines = []
-        for name, settings in GAMES.items():
-            games = contestants(settings)
+        for name, setting in GAMES.items():
+            games = contestants(setting)
             check(games)
             times = take_turns({name: Timed(game) for name, game in games.items()}, options.rounds)
 
