@@ -317,6 +317,51 @@ def test_mutants_in_which_it_is_frozen(name, freeze, monkeypatch):
         assert_same_fit(make, objective, rtol=1e-3, **settings)
 
 
+def annealed(in_guide):
+    """KL annealing as in Pyro's tutorials: the weight is an argument, and scales latents in the model and the guide."""
+
+    def model(x, beta):
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.scale(scale=beta):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(x, beta):
+        loc, scale = pyro.param("loc", torch.tensor(0.3)), pyro.param("scale", torch.tensor(0.5))
+        with pyro.plate("data", len(x)), pyro.poutine.scale(scale=beta if in_guide else 1.0):
+            pyro.sample("z", dist.Normal(loc * x, scale))
+
+    return model, guide, (torch.linspace(-1.0, 2.0, 9), 0.1)
+
+
+@pytest.mark.parametrize("in_guide", [True, False])
+def test_a_weight_of_latents_is_an_argument(in_guide):
+    """The same estimator as without a graph (closed form where weights are equal), and one graph for all weights."""
+    batches = [(torch.linspace(-1.0, 2.0, 9), beta) for beta in (0.1, 0.2, 0.4, 0.8)]
+    training = assert_same_fit(partial(annealed, in_guide), ELBO, batches=batches)
+    [turn] = training._graphs.values()
+    assert len(turn.graphs.known) == 1
+    assert not turn.graphs.writes_numbers
+
+
+def test_weights_that_differ_have_their_place_in_the_divergence():
+    """Tensors are not looked at: the estimate has the mean that it has with numbers, where it is sampled."""
+    q = dist.Normal(torch.tensor(0.2), 0.7)
+
+    def model(weight):
+        with pyro.poutine.scale(scale=weight):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def guide(weight):
+        with pyro.poutine.scale(scale=weight / 2):
+            pyro.sample("z", q)
+
+    exact = 0.4 * torch.distributions.kl_divergence(q, dist.Normal(0.0, 1.0)) + 0.2 * q.entropy()
+    for weight in (torch.tensor(0.4), 0.4):
+        losses = torch.stack([ELBO()(model, guide, weight) for _ in range(2000)])
+        assert abs(losses.mean() - exact) < 4.5 * losses.std() / 2000**0.5
+
+
 def test_a_plain_number_around_the_program_is_seen_to_change():
     class Model(nn.Module):
         def __init__(self):

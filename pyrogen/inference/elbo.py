@@ -199,13 +199,33 @@ def _analytic_kls(traces: Traces) -> dict[str, Term]:
     kls = {}
     for name in shared:
         q, p = traces.guide.nodes[name], traces.model.nodes[name]
-        same_weight = q["scale"] is p["scale"] or (isinstance(q["scale"], float) and q["scale"] == p["scale"])
-        if not same_weight or q["mask"] is not p["mask"] or isinstance(unwrapped(q["fn"]), Delta):
+        excess = _excess(p["scale"], q["scale"])
+        if excess is None or q["mask"] is not p["mask"] or isinstance(unwrapped(q["fn"]), Delta):
             continue
+        if isinstance(excess, Tensor) and not q["fn"].has_rsample:
+            continue  # its log q would need a score term
         try:
             kl = kl_divergence(q["fn"], p["fn"])
         except NotImplementedError:
             continue
         if isinstance(kl, Tensor):  # where all of a site is masked, Pyro returns the number zero, as the samples will
-            kls[name] = Term(q["cond_indep_stack"], scale_and_mask(kl, q["scale"], q["mask"]))
+            weighted = scale_and_mask(kl, p["scale"], p["mask"])
+            if isinstance(excess, Tensor):
+                weighted = weighted - scale_and_mask(q["unscaled_log_prob"], excess, q["mask"])
+            kls[name] = Term(q["cond_indep_stack"], weighted)
     return kls
+
+
+def _excess(of_p: Any, of_q: Any) -> Tensor | float | None:
+    r"""Return by how much the model's weight of a site exceeds the guide's; ``None`` where they are known to differ.
+
+    Tensors are not looked at: the difference, zero or not, has a place in the divergence,
+
+    .. math::
+        \mathbb{E}_q[s_q \log q - s_p \log p] = s_p \, \mathrm{KL}(q \,\|\, p) - (s_p - s_q) \, \mathbb{E}_q \log q.
+    """
+    if of_p is of_q:
+        return 0.0
+    if isinstance(of_p, Tensor) or isinstance(of_q, Tensor):
+        return of_p - of_q if isinstance(of_p, Tensor) and isinstance(of_q, Tensor) else None
+    return 0.0 if of_p == of_q else None
