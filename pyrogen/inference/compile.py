@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pyrogen.errors import ProgramError
+from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.feed import Arguments, Batch
 from pyrogen.inference.graphs import Graphs
 from pyrogen.inference.objective import Objective
@@ -162,7 +163,11 @@ class CompiledObjective(Objective):
             return *wanted, *map(id, pyro.get_param_store()._params.values())
 
         watched = (*self._programs, self.objective)
-        return Graphs(step, rehearse, watched, modules, losses=slice(1), compiled=self._compiled, depends=depends)
+        tolerance = 1e-2 if isinstance(self.objective, Autocast) else 1e-3
+        return Graphs(
+            step, rehearse, watched, modules, losses=slice(1), tolerance=tolerance, compiled=self._compiled,
+            depends=depends,
+        )  # fmt: skip
 
 
 class HandOut(torch.autograd.Function):

@@ -36,6 +36,7 @@ class Graphs:
         losses: which outputs are to be the same as those of the rehearsal, at the same noise.
         finite: which output tells whether the step was finite; where it is false, nothing is changed.
         free: tensors that are changed all the same.
+        tolerance: how much the losses of a graph may differ, relatively, from those of the rehearsal.
         compiled: compile the graphs; if not, they run operation by operation.
         limit: how many graphs are kept; batches of further signatures run without one.
         depends: what else a graph depends on.
@@ -51,13 +52,14 @@ class Graphs:
         losses: slice,
         finite: int | None = None,
         free: Sequence[Tensor] = (),
+        tolerance: float = 1e-3,
         compiled: bool = True,
         limit: int = 8,
         depends: Callable[[], Hashable] = tuple,
     ) -> None:
         self.compute, self.rehearse, self.watched, self.modules = compute, rehearse, watched, list(modules)
         self.losses, self.finite, self.free = losses, finite, list(free)
-        self.compiled, self.limit, self.depends = compiled, limit, depends
+        self.tolerance, self.compiled, self.limit, self.depends = tolerance, compiled, limit, depends
         self.watch: Watch | None = None
         self.known: dict[Hashable, Graph | None] = {}
         self.writes_numbers = False
@@ -156,7 +158,7 @@ class Graphs:
             for tensor, value in zip(state, kept, strict=True):
                 tensor.copy_(value)
         for mine, theirs in zip(found, expected, strict=True):
-            if not torch.allclose(mine.double(), theirs.double(), rtol=1e-2, atol=1e-3, equal_nan=True):
+            if not torch.allclose(mine.double(), theirs.double(), rtol=self.tolerance, atol=1e-3, equal_nan=True):
                 raise NotCapturableError(
                     f"the loss is {float(mine):g} by the graph and {float(theirs):g} without: the program does what a "
                     f"graph does not repeat"

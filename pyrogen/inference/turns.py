@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.feed import Batch
 from pyrogen.inference.graphs import Graphs
 from pyrogen.inference.objective import Objective
@@ -66,6 +67,7 @@ class Turn:
             losses=slice(1, 1 + len(players)),
             finite=0,
             free=[healthy],
+            tolerance=1e-2 if isinstance(objective, Autocast) else 1e-3,
             compiled=compiled,
             depends=self._depends,
         )
