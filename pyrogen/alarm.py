@@ -52,13 +52,16 @@ class Alarm:
             f"(non-saturating, WGAN with a penalty).",
         )
 
-    def of_draws(self, found: Mapping[str, float]) -> str | None:
-        """Say that draws are all alike, by their ``spacing``, or drop most of the data, by their ``recall``."""
+    def of_draws(self, found: Mapping[str, float], is_last: bool) -> str | None:
+        """Say that draws are all alike, by their ``spacing``, or drop most of the data, by their ``recall``.
+
+        Recall may begin low: it counts after five looks in a row, or at the last one.
+        """
         if not found:
             return None
         spacing, recall = found["spacing"], found["recall"]
         self.looks = 0 if recall >= MISSED else self.looks + 1
-        if spacing >= ALIKE and self.looks < LOOKS:
+        if spacing >= ALIKE and self.looks < (1 if is_last else LOOKS):
             return None
         return self._once(
             "draws",

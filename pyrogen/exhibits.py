@@ -179,12 +179,14 @@ def loss_curves(metrics: list[dict[str, Any]], unit: str = "loss") -> list[Exhib
     if any(row.get("critic_loss") is not None for row in metrics):
         caption = "The critic's loss: where it stays far below that of a critic that guesses, the critic has won."
         points = {"critic loss": _points(metrics, "critic_loss")}
-        found.append(Exhibit("critic", "Critic's loss", caption, pictures.curves(points)))
+        found.append(Exhibit("critic", "Critic's loss", caption, pictures.curves(points, "loss")))
     names = sorted({name for row in metrics for name in row if name.startswith("validation_")})
     if names:
         series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}
         caption = "On held-out data: higher is better. The best checkpoint is the one that is shown here."
-        found.append(Exhibit("validation", "Validation", caption, pictures.curves(series)))
+        in_nats = not any(name.endswith("energy_distance") for name in names)
+        drawing = pictures.curves(series, "nats per datum" if in_nats else "energy")
+        found.append(Exhibit("validation", "Validation", caption, drawing))
     return found
 
 

@@ -161,7 +161,7 @@ class Driver:
                     self._log(step, bar)
                     self._heed(self.alarm.of_critic(self.training.objective))
                 if step.index % self.evaluate_every == 0 or is_last:
-                    self._evaluate_and_save()
+                    self._evaluate_and_save(is_last)
                     if self._is_out_of_patience():
                         return self._outcome("patience")
                 if stop.signal is not None and not is_last:
@@ -172,7 +172,7 @@ class Driver:
             kept = f"the last good checkpoint is of step {self.saved}" if self.saved else "there is no checkpoint yet"
             raise type(error)(f"{error}\nIn {self.run.path}, {kept}.") from error
         if self.saved != self.index:
-            self._evaluate_and_save()
+            self._evaluate_and_save(True)
         return self._outcome("finished")
 
     def _heed(self, message: str | None) -> None:
@@ -199,7 +199,7 @@ class Driver:
         self._note(epoch=step.epoch, **values)
         bar.set_postfix({"loss": f"{values['loss']:.4g}"} | self.shown)
 
-    def _evaluate_and_save(self) -> None:
+    def _evaluate_and_save(self, is_last: bool) -> None:
         is_best = False
         if self.validate is not None:
             # The same noise at each validation, and none of it taken from the training's.
@@ -221,7 +221,7 @@ class Driver:
                 found = self.inspect()
             self._note(**found)
         self._save(is_best)
-        self._heed(self.alarm.of_draws(found))
+        self._heed(self.alarm.of_draws(found, is_last))
 
     def _note(self, **values: float) -> None:
         self.run.log(self.index, **values)

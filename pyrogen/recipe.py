@@ -56,13 +56,13 @@ class Settings:
 
     Attributes:
         steps: number of steps; overrides epochs.
-        epochs: number of passes over the training data.
+        epochs: number of passes over the training data; 20 if neither is given.
         batch_size: data in a batch.
         optimizer: adam, adamw or sgd.
         learning_rate: its learning rate.
         critic_learning_rate: that of the critic, where the objective has one; the same if not given.
         critic_steps: steps of the critic for each of the programs.
-        beta1: how far Adam's gradient looks back; adversarial objectives want 0 or 0.5.
+        beta1: how far Adam's gradient looks back: 0.9, or 0 with a critic, if not given.
         schedule: constant, or cosine: down to zero at the end.
         clip_norm: scale gradients down to this norm.
         ema: decay of a moving average of the parameters, which is then what is evaluated.
@@ -80,7 +80,7 @@ class Settings:
     learning_rate: float = 1e-3
     critic_learning_rate: float | None = None
     critic_steps: int = 1
-    beta1: float = 0.9
+    beta1: float | None = None
     schedule: Literal["constant", "cosine"] = "constant"
     clip_norm: float | None = None
     ema: float | None = None
@@ -202,7 +202,8 @@ class Recipe:
         critic_schedule = partial(_cosine, num_steps=num_steps * settings.critic_steps) if is_cosine else None
         make = partial(OPTIMIZERS[settings.optimizer], fused=True)
         if settings.optimizer != "sgd":
-            make = partial(make, betas=(settings.beta1, 0.999))
+            default = (0.0, 0.99) if has_critic else (0.9, 0.999)
+            make = partial(make, betas=default if settings.beta1 is None else (settings.beta1, default[1]))
         critic_rate = settings.critic_learning_rate or settings.learning_rate
         return train(
             objective,

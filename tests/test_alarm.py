@@ -83,12 +83,13 @@ def test_draws_that_drop_most_modes():
     assert good["recall"] == pytest.approx(1 - 2**-5, abs=0.03)
     assert bad["spacing"] > 0.05
     assert bad["recall"] < 0.1
-    heard = [alarm.of_draws(found) for found in [bad] * 4 + [good] + [bad] * 5]
+    heard = [alarm.of_draws(found, False) for found in [bad] * 4 + [good] + [bad] * 5]
     assert [message is None for message in heard] == [True] * 9 + [False]
     remembered = Alarm(strict=False)
     remembered.load_state_dict(alarm.state_dict())
-    assert remembered.of_draws(bad) is None  # said once, over a resume as well
-    assert Alarm(strict=False).of_draws({"spacing": math.nan, "recall": 1.0})
+    assert remembered.of_draws(bad, True) is None  # said once, over a resume as well
+    assert Alarm(strict=False).of_draws({"spacing": math.nan, "recall": 1.0}, False)
+    assert Alarm(strict=False).of_draws(bad, True)
 
 
 def test_a_wasserstein_critic_may_be_right_all_the_time():

@@ -10,7 +10,7 @@ from pyro import poutine
 from pyrogen.distributions import Implicit
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program, or_nothing, unwrapped
+from pyrogen.sites import Program, is_data, or_nothing, unwrapped
 
 __all__ = ["site_table"]
 
@@ -38,6 +38,8 @@ def site_table(model: Program, guide: Program | None, *args: Any, **kwargs: Any)
 
 
 def _described(site: dict[str, Any]) -> str:
+    if is_data(site) and not torch.as_tensor(site["value"]).isfinite().all():
+        return "the data hold NaN or infinity   <- not finite"
     if "log_prob_sum" not in site:
         drawn = site["fn"].rsample()
         return "no density" if drawn.isfinite().all() else "no density, and draws   <- not finite"

@@ -195,8 +195,9 @@ class Training(Iterator[Step]):
             value = value.detach()
             if not torch.isfinite(value):
                 raise InfeasibleStartError(
-                    f"the first loss is {float(value)}: some site has no density at the initial values. Change the "
-                    f"initial values or the data.\n{site_table(self.model, self.guide, *args, **kwargs)}"
+                    f"the first loss is {float(value)}: some site has no density at the initial values, or data are "
+                    f"not finite. Change the initial values or the data.\n"
+                    f"{site_table(self.model, self.guide, *args, **kwargs)}"
                 )
         self._make_players(critic_parameters, losses, [*args, *kwargs.values()])
         self.modules = list(modules_of(*programs).values())
