@@ -57,7 +57,8 @@ class RationalQuadratic(Kernel):
 
     @staticmethod
     def at(squared: Tensor) -> Tensor:
-        return 1 / (1 + squared / 2)
+        # Not as a quotient: from that, Inductor of torch 2.13 makes wrong gradients (a graph that is then refused).
+        return torch.exp(-torch.log1p(squared / 2))
 
 
 def mmd2(x: Tensor, y: Tensor, kernel: Kernel, unbiased: bool = True) -> Tensor:

@@ -28,6 +28,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from pyrogen.cli import main
 from pyrogen.errors import CompileWarning, NonFiniteError, ProgramError
 from pyrogen.inference import ELBO, Annealing, Autocast, MaximumLikelihood, Objective, compile, lowering, train
+from pyrogen.inference.player import Player
 from pyrogen.inference.updates import Update
 from pyrogen.inference.worth import pays
 from pyrogen.runs import Run
@@ -315,6 +316,19 @@ def test_mutants_in_which_it_is_frozen(name, freeze, monkeypatch):
     freeze(monkeypatch)
     with pytest.raises((AssertionError, CompileWarning)):
         assert_same_fit(make, objective, rtol=1e-3, **settings)
+
+
+def test_a_graph_with_another_gradient_is_refused(monkeypatch):
+    """Losses may agree where gradients do not, as when a compiler has a bug: the norm is compared as well."""
+    gradients = Player.gradients
+
+    def wrong(self, loss):
+        reached, found = gradients(self, loss)
+        return reached, [2 * g if isinstance(g, FakeTensor) else g for g in found]
+
+    monkeypatch.setattr(Player, "gradients", wrong)
+    with pytest.warns(CompileWarning, match=r"loss or gradient is .* by the graph"):
+        fitted(functions, ELBO, "capture")
 
 
 def annealed(in_guide):

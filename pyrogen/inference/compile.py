@@ -155,8 +155,8 @@ class CompiledObjective(Objective):
 
         def rehearse(batches: Sequence[Batch]) -> list[Tensor]:
             with rehearsal(modules):
-                (loss, *_), _ = step(batches)
-            return [loss]
+                outputs, _ = step(batches)
+            return outputs
 
         def depends() -> tuple[Any, ...]:
             wanted = [p.requires_grad for module in modules for p in module.parameters()]
@@ -165,7 +165,7 @@ class CompiledObjective(Objective):
         watched = (*self._programs, self.objective)
         tolerance = 1e-2 if isinstance(self.objective, Autocast) else 1e-3
         return Graphs(
-            step, rehearse, watched, modules, losses=slice(1), tolerance=tolerance, compiled=self._compiled,
+            step, rehearse, watched, modules, first=0, tolerance=tolerance, compiled=self._compiled,
             depends=depends,
         )  # fmt: skip
 

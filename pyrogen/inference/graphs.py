@@ -30,13 +30,14 @@ class Graphs:
     Args:
         compute: of batches, to a list of tensors and whatever else there is to say of them. Everything that it changes
             in place is changed by the graph.
-        rehearse: of batches; runs the computation with validation on, leaves no trace of it, and returns its losses.
+        rehearse: of batches; runs the computation with validation on, leaves no trace of it, and returns losses and
+            gradients, or their norms.
         watched: the programs and other objects whose plain values a graph depends on.
         modules: the modules within reach.
-        losses: which outputs are to be the same as those of the rehearsal, at the same noise.
+        first: the first of the outputs that are to be the same as those of the rehearsal, at the same noise.
         finite: which output tells whether the step was finite; where it is false, nothing is changed.
         free: tensors that are changed all the same.
-        tolerance: how much the losses of a graph may differ, relatively, from those of the rehearsal.
+        tolerance: how much these may differ, relatively.
         compiled: compile the graphs; if not, they run operation by operation.
         limit: how many graphs are kept; batches of further signatures run without one.
         depends: what else a graph depends on.
@@ -49,7 +50,7 @@ class Graphs:
         watched: Sequence[Any],
         modules: Iterable[nn.Module],
         *,
-        losses: slice,
+        first: int,
         finite: int | None = None,
         free: Sequence[Tensor] = (),
         tolerance: float = 1e-3,
@@ -58,7 +59,7 @@ class Graphs:
         depends: Callable[[], Hashable] = tuple,
     ) -> None:
         self.compute, self.rehearse, self.watched, self.modules = compute, rehearse, watched, list(modules)
-        self.losses, self.finite, self.free = losses, finite, list(free)
+        self.first, self.finite, self.free = first, finite, list(free)
         self.tolerance, self.compiled, self.limit, self.depends = tolerance, compiled, limit, depends
         self.watch: Watch | None = None
         self.known: dict[Hashable, Graph | None] = {}
@@ -150,18 +151,19 @@ class Graphs:
         return lambda leaves: (run(as_inputs(leaves)), notes[0])
 
     def _compare(self, run: Callable[[], Sequence[Tensor]], state: Sequence[Tensor], expected: list[Tensor]) -> None:
-        """Run a new graph once, undo what it did, and refuse one whose losses are not those without a graph."""
+        """Run a new graph once, undo what it did, and refuse one whose losses or gradients are not the program's."""
         kept = [tensor.detach().clone() for tensor in state]
         with rehearsal():
-            found = [tensor.clone() for tensor in run()[self.losses]]
+            found = [tensor.double() for tensor in run()[self.first : self.first + len(expected)]]
         with torch.no_grad():
             for tensor, value in zip(state, kept, strict=True):
                 tensor.copy_(value)
         for mine, theirs in zip(found, expected, strict=True):
-            if not torch.allclose(mine.double(), theirs.double(), rtol=self.tolerance, atol=1e-3, equal_nan=True):
+            error, size = (mine - theirs.double()).norm(), theirs.double().norm()
+            if error > self.tolerance * size + 1e-3 * self.tolerance and size.isfinite():
+                what = f"loss or gradient is {float(mine.norm()):g} by the graph and {float(size):g} without"
                 raise NotCapturableError(
-                    f"the loss is {float(mine):g} by the graph and {float(theirs):g} without: the program does what a "
-                    f"graph does not repeat"
+                    f"a {what}: the program does what a graph does not repeat, or the compiler has a bug"
                 )
 
     def _warn(self, reason: str) -> None:

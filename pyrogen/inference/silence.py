@@ -24,7 +24,7 @@ def host_reads_silenced() -> Iterator[None]:
         replaced.append((owner, name, owner.__dict__.get(name, _ABSENT)))
         setattr(owner, name, value)
 
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # at once: another thread may import
         if name.partition(".")[0] == "pyro":
             for function, quiet in QUIET.items():
                 if function in vars(module):

@@ -64,7 +64,7 @@ class Turn:
             self._rehearse,
             (model, guide, objective),
             [*modules, objective],
-            losses=slice(1, 1 + len(players)),
+            first=1,
             finite=0,
             free=[healthy],
             tolerance=1e-2 if isinstance(objective, Autocast) else 1e-3,
@@ -124,17 +124,22 @@ class Turn:
         return [finite, *losses, *norms], present
 
     def _rehearse(self, batches: Sequence[Batch]) -> list[Tensor]:
-        """Run losses and gradients once, with Pyro's validation as it is set, and make the optimisers' states."""
-        losses = []
+        """Run losses and gradients once, with Pyro's validation as it is set, and make the optimisers' states.
+
+        Returns:
+            The losses, then the norms of their gradients.
+        """
+        losses, norms = [], []
         with rehearsal([*self.modules, self.objective]):
             for (kind, player), batch in zip(self.players.items(), batches, strict=True):
                 with buffers_restored(self._others(kind)):
                     loss = loss_of(self.objective, kind, self.model, self.guide, batch)
-                    reached, _ = player.gradients(loss)
+                    reached, found = player.gradients(loss)
                 losses.append(loss.detach())
+                norms.append(player.clipped(found)[1])
                 if self.takes_steps:
                     self.updates[kind].prepare(reached)
-        return losses
+        return [*losses, *norms]
 
     def _depends(self) -> Hashable:
         return (
