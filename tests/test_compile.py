@@ -318,13 +318,14 @@ def test_mutants_in_which_it_is_frozen(name, freeze, monkeypatch):
         assert_same_fit(make, objective, rtol=1e-3, **settings)
 
 
-def test_a_graph_with_another_gradient_is_refused(monkeypatch):
+@pytest.mark.parametrize("factor", [2.0, float("nan")])
+def test_a_graph_with_another_gradient_is_refused(factor, monkeypatch):
     """Losses may agree where gradients do not, as when a compiler has a bug: the norm is compared as well."""
     gradients = Player.gradients
 
     def wrong(self, loss):
         reached, found = gradients(self, loss)
-        return reached, [2 * g if isinstance(g, FakeTensor) else g for g in found]
+        return reached, [factor * g if isinstance(g, FakeTensor) else g for g in found]
 
     monkeypatch.setattr(Player, "gradients", wrong)
     with pytest.warns(CompileWarning, match=r"loss or gradient is .* by the graph"):

@@ -37,6 +37,8 @@ class Autocast(Objective):
         torch.float32
     """
 
+    rounding = 1e-2
+
     def __init__(self, objective: Objective, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self.objective = objective

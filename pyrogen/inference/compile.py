@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from pyrogen.errors import ProgramError
-from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.feed import Arguments, Batch
 from pyrogen.inference.graphs import Graphs
 from pyrogen.inference.objective import Objective
@@ -163,9 +162,8 @@ class CompiledObjective(Objective):
             return *wanted, *map(id, pyro.get_param_store()._params.values())
 
         watched = (*self._programs, self.objective)
-        tolerance = 1e-2 if isinstance(self.objective, Autocast) else 1e-3
         return Graphs(
-            step, rehearse, watched, modules, first=0, tolerance=tolerance, compiled=self._compiled,
+            step, rehearse, watched, modules, first=0, tolerance=self.objective.rounding, compiled=self._compiled,
             depends=depends,
         )  # fmt: skip
 

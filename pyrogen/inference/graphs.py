@@ -53,7 +53,7 @@ class Graphs:
         first: int,
         finite: int | None = None,
         free: Sequence[Tensor] = (),
-        tolerance: float = 1e-3,
+        tolerance: float,
         compiled: bool = True,
         limit: int = 8,
         depends: Callable[[], Hashable] = tuple,
@@ -160,10 +160,10 @@ class Graphs:
                 tensor.copy_(value)
         for mine, theirs in zip(found, expected, strict=True):
             error, size = (mine - theirs.double()).norm(), theirs.double().norm()
-            if error > self.tolerance * size + 1e-3 * self.tolerance and size.isfinite():
-                what = f"loss or gradient is {float(mine.norm()):g} by the graph and {float(size):g} without"
+            if size.isfinite() and not error <= self.tolerance * (size + 1e-3):
                 raise NotCapturableError(
-                    f"a {what}: the program does what a graph does not repeat, or the compiler has a bug"
+                    f"a loss or gradient is {float(mine.norm()):g} by the graph and {float(size):g} without: the "
+                    f"program does what a graph does not repeat, or the compiler has a bug"
                 )
 
     def _warn(self, reason: str) -> None:

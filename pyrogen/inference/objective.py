@@ -28,6 +28,9 @@ class Objective(nn.Module, ABC):
     sums_over_data = True
     """Whether the loss is a sum over the data of a batch, as of likelihoods, and not a figure of the whole batch."""
 
+    rounding = 1e-3
+    """By how much, relatively, another order of the same sums may change losses and gradients."""
+
     saturates = False
     """Whether a critic that is always right has nothing left to teach, as a classifier, and not a distance, does."""
 

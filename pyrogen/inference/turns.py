@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.feed import Batch
 from pyrogen.inference.graphs import Graphs
 from pyrogen.inference.objective import Objective
@@ -67,7 +66,7 @@ class Turn:
             first=1,
             finite=0,
             free=[healthy],
-            tolerance=1e-2 if isinstance(objective, Autocast) else 1e-3,
+            tolerance=objective.rounding,
             compiled=compiled,
             depends=self._depends,
         )
