@@ -203,8 +203,8 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
-    pyro.set_rng_seed(recipe.seed)
     by_samples = not recipe.objective_of(dataset, programs).sums_over_data
+    pyro.set_rng_seed(recipe.seed)
     figures = evaluate(*programs, dataset, options["split"], options["num_particles"], by_samples=by_samples)
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
     values["step"] = run.chosen()

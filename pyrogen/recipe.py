@@ -23,6 +23,7 @@ from pyrogen.data import Batches, Dataset, from_path
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
+from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec
 
@@ -228,9 +229,10 @@ class Recipe:
         if self.training.compile != "auto":
             return self
         on_device = {name: column.to(self.device) for name, column in self._example(dataset, programs).items()}
-        objective = self.objective_of(dataset, programs)
-        steps = self.num_steps(len(self._batches(dataset, programs, objective)))
-        pays = is_worth_compiling(objective, *programs, on_device, steps)
+        with rehearsal():  # a critic that is made here draws its weights, and is another one than the fit's
+            objective = self.objective_of(dataset, programs)
+            steps = self.num_steps(len(self._batches(dataset, programs, objective)))
+            pays = is_worth_compiling(objective, *programs, on_device, steps)
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
 
     def _batches(self, dataset: Dataset, programs: Programs, objective: Objective) -> Batches:
@@ -242,7 +244,8 @@ class Recipe:
 
     def _example(self, dataset: Dataset, programs: Programs) -> dict[str, Tensor]:
         columns = accepted_columns(programs.model, list(dataset.train))
-        return {name: dataset.eval_columns("train")[name][: self.training.batch_size] for name in columns}
+        values = dataset.eval_columns("train")
+        return {name: values[name][: self.training.batch_size] for name in columns}
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return how many steps the training takes: by steps, by epochs, or else twenty epochs."""

@@ -17,6 +17,7 @@ from pyrogen.evaluation import recall, spacing
 from pyrogen.fitting import fit
 from pyrogen.inference import GAN, R1, WGAN, compile, train
 from pyrogen.models import generator
+from pyrogen.recipe import Named, Recipe, Settings
 from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
 
@@ -102,6 +103,16 @@ def test_mutant_an_alarm_that_hears_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(Alarm, "of_critic", lambda self, objective: None)
     with pytest.raises(pytest.fail.Exception):
         test_strict_ends_the_fit_with_a_checkpoint(tmp_path)
+
+
+def test_deciding_whether_to_compile_leaves_no_trace():
+    """A critic that is made for the estimate draws its weights from the generator that the fit's critic draws from."""
+    recipe = Recipe(Named("generator"), Named("gan"), Named("iris"), Settings(steps=5))
+    data = recipe.dataset()
+    programs = recipe.programs(data.spec)
+    before = torch.get_rng_state()
+    assert recipe.decided(data, programs).training.compile == "off"
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_on_the_command_line(tmp_path, capsys):
