@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from inspect import Parameter, signature
+from itertools import islice
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -10,13 +12,14 @@ from torch import Tensor, nn
 
 from pyrogen import evaluation
 from pyrogen.data import Batches, Dataset
-from pyrogen.distributions import Implicit
+from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
+from pyrogen.evaluation.likelihood import over
 from pyrogen.parameters import modules_of
 from pyrogen.programs import simulate
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program, is_data, is_latent, unwrapped
+from pyrogen.sites import Program, is_data, is_latent
 from pyrogen.spec import DataSpec, scaled
 
 __all__ = ["accepted_columns", "bound", "evaluate", "inspect"]
@@ -98,17 +101,10 @@ def _energy_distance(model: Program, dataset: Dataset, batches: Batches, roles: 
 
 def _compared(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> tuple[Tensor, Tensor]:
     """Return data and as many draws of ``x``, scaled to [-1, 1] where data are bounded."""
-    real: list[Tensor] = []
-    fake: list[Tensor] = []
-    device = next((p.device for module in modules_of(model).values() for p in module.parameters()), None)
-    with evaluating(model):
-        for batch in batches:
-            on_device = {name: column.to(device) for name, column in batch.items()}
-            real.append(batch["x"])
-            fake.append(simulate(model, **on_device)[roles.observed["x"]].cpu())
-            if sum(map(len, real)) >= COMPARED:
-                break
-    x, y = (scaled(torch.cat(parts)[:COMPARED].float(), dataset.spec) for parts in (real, fake))
+    first = list(islice(batches, ceil(COMPARED / batches.batch_size)))
+    real = torch.cat([batch["x"] for batch in first])
+    fake = over(first, lambda batch: simulate(model, **batch)[roles.observed["x"]], model)
+    x, y = (scaled(values[:COMPARED].float(), dataset.spec) for values in (real, fake))
     return x, y
 
 
@@ -189,8 +185,7 @@ def _roles(model: Program, batches: Batches) -> Roles:
         for name, site in sites.items()
         if is_data(site) and _same(site["value"], values)
     }
-    is_implicit = any(isinstance(unwrapped(site["fn"]), Implicit) for site in sites.values() if is_data(site))
-    return Roles(observed, bool(hidden), is_implicit)
+    return Roles(observed, bool(hidden), any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)))
 
 
 def _same(value: Tensor, column: Tensor) -> bool:

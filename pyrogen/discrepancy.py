@@ -1,6 +1,6 @@
 """How far apart two samples are, without a density of either: kernels, energies, projections."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ __all__ = [
     "RBF",
     "Kernel",
     "RationalQuadratic",
+    "distances",
     "energy_distance",
     "mmd2",
     "sliced_wasserstein2",
@@ -32,11 +33,10 @@ class Kernel:
             raise ValueError(f"bandwidths must be positive numbers, at least one, found {bandwidths}")
         self.bandwidths = None if bandwidths is None else tuple(bandwidths)
 
-    def __call__(self, squared: Tensor, median: Tensor) -> Tensor:
-        """Return the kernel at squared distances, given the squared median distance, shape ``()``."""
-        if self.bandwidths is None:
-            return self.at(squared / median)
-        return torch.stack([self.at(squared / width**2) for width in self.bandwidths]).sum(0)
+    def of(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the kernel as a function of squared distances; where the bandwidth is the median's, that of ``x``."""
+        squares = [squared_median(x)] if self.bandwidths is None else [width**2 for width in self.bandwidths]
+        return lambda squared: torch.stack([self.at(squared / square) for square in squares]).sum(0)
 
     @staticmethod
     def at(squared: Tensor) -> Tensor:
@@ -74,9 +74,9 @@ def mmd2(x: Tensor, y: Tensor, kernel: Kernel, unbiased: bool = True) -> Tensor:
         ProgramError: where a sample of one has no pairs.
     """
     _check_pairs(x, y, unbiased)
-    median = squared_median(x)
-    within = [kernel(squared_distances(s, s), median) for s in (x, y)]
-    between = kernel(squared_distances(x, y), median).mean()
+    at = kernel.of(x)
+    within = [at(squared_distances(s, s)) for s in (x, y)]
+    between = at(squared_distances(x, y)).mean()
     return _mean_of_pairs(within[0], unbiased) - 2 * between + _mean_of_pairs(within[1], unbiased)
 
 
@@ -96,11 +96,12 @@ def _mean_of_pairs(values: Tensor, unbiased: bool) -> Tensor:
 def energy_distance(x: Tensor, y: Tensor, beta: float = 1.0, unbiased: bool = True) -> Tensor:
     """Estimate the energy distance of two samples of shapes ``(m, features)`` and ``(n, features)``."""
     _check_pairs(x, y, unbiased)
-    between, *within = (_distances(a, b) ** beta for a, b in ((x, y), (x, x), (y, y)))
+    between, *within = (distances(a, b) ** beta for a, b in ((x, y), (x, x), (y, y)))
     return 2 * between.mean() - _mean_of_pairs(within[0], unbiased) - _mean_of_pairs(within[1], unbiased)
 
 
-def _distances(x: Tensor, y: Tensor) -> Tensor:
+def distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return all distances, shape ``(m, n)``, accurate and differentiable at zero, where they are the least number."""
     # A difference of squares would lose the small distances; at zero, powers below one have no gradient.
     found = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return found.clamp(min=torch.finfo(found.dtype).tiny)

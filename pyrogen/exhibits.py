@@ -9,11 +9,11 @@ from torch import Tensor
 from pyrogen import pictures
 from pyrogen.card import accepted_columns
 from pyrogen.data import Dataset
-from pyrogen.distributions import Implicit
+from pyrogen.distributions import is_implicit
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
-from pyrogen.sites import Generating, Program, unwrapped
+from pyrogen.sites import Generating, Program
 
 __all__ = ["Exhibit", "decode", "exhibits", "loss_curves"]
 
@@ -53,7 +53,7 @@ def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
             _neighbours(samples[:COLUMNS], dataset),
         ]
     if guide is None:
-        if len(dataset.spec.shape) == 3 and isinstance(unwrapped(_site(model, "x")["fn"]), Implicit):
+        if len(dataset.spec.shape) == 3 and is_implicit(_site(model, "x")["fn"]):
             shown.append(_walks(model, dataset))
         return shown
     z, spread = _encoded(guide, held_out["x"][:1000])

@@ -9,13 +9,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyrogen.distributions import Implicit
+from pyrogen.distributions import is_implicit
 from pyrogen.errors import CorruptCheckpointError, ProgramError
 from pyrogen.parameters import check_one_device, live_state, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
-from pyrogen.sites import Program, or_nothing, sample_sites, unwrapped
+from pyrogen.sites import Program, or_nothing, sample_sites
 from pyrogen.spec import DataSpec
 
 __all__ = ["load"]
@@ -102,7 +102,7 @@ def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) 
 def _visited(site: dict[str, Any]) -> Tensor:
     """Let a site meet all parameters that it uses: score its value, or draw where there is no density."""
     fn = site["fn"]
-    return fn.rsample().sum() if isinstance(unwrapped(fn), Implicit) else fn.log_prob(site["value"]).sum()
+    return fn.rsample().sum() if is_implicit(fn) else fn.log_prob(site["value"]).sum()
 
 
 def _described(example: Mapping[str, Any]) -> str:

@@ -8,9 +8,9 @@ from pyro.poutine import Trace
 from pyro.util import check_site_shape
 from torch import Tensor
 
-from pyrogen.distributions import Implicit
+from pyrogen.distributions import is_implicit
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, is_data, is_enumerated, is_latent, sample_sites, unwrapped
+from pyrogen.sites import PARTICLES, is_data, is_enumerated, is_latent, sample_sites
 
 __all__ = ["check_densities", "check_observed", "check_pairing", "check_plates", "check_shapes"]
 
@@ -52,7 +52,7 @@ def _nearest(name: str, others: set[str]) -> str:
 def check_densities(trace: Trace) -> None:
     """Refuse a site without a density."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and isinstance(unwrapped(site["fn"]), Implicit):
+        if site["type"] == "sample" and is_implicit(site["fn"]):
             raise ProgramError(
                 f"site {name!r} is Implicit: it can be drawn from and has no density, which this needs. Learn it by an "
                 f"objective that compares samples (GAN, FGAN, WGAN, MMD, MMDGAN, EnergyDistance, SlicedWasserstein, "

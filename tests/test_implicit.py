@@ -12,7 +12,7 @@ from test_compile import assert_same_fit
 from torch import nn
 
 from pyrogen.distributions import Implicit
-from pyrogen.errors import NonFiniteError, ProgramError, UsageError
+from pyrogen.errors import InfeasibleStartError, NonFiniteError, ProgramError, UsageError
 from pyrogen.inference import (
     DRAGAN,
     ELBO,
@@ -506,8 +506,16 @@ def test_a_step_that_is_not_finite_says_so():
     nothing = (torch.full_like(args[0], torch.nan),)
     training = train(GAN(Critic(seen)), model, None, [args, args, nothing], sgd, sgd)
     next(training)
-    with pytest.raises(NonFiniteError, match=r"step 2(?s:.)*x .*no density"):
+    with pytest.raises(NonFiniteError, match=r"step 2(?s:.)*x .*the data hold NaN"):
         next(training)
+
+
+def test_draws_that_are_not_finite_are_named():
+    model, args, _ = mlp()
+    for p in model.parameters():
+        p.data.fill_(torch.nan)
+    with pytest.raises(InfeasibleStartError, match=r"x .*no density, and draws   <- not finite"):
+        next(train(MMD(), model, None, [args], sgd))
 
 
 # Units

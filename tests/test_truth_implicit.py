@@ -11,10 +11,11 @@ import torch
 from known_answers import GAUSSIAN_PAIRS
 from torch import nn
 
+from pyrogen import discrepancy
 from pyrogen.data import GRID, RING
 from pyrogen.discrepancy import RBF, energy_distance, mmd2, sliced_wasserstein2
 from pyrogen.evaluation import mode_coverage
-from pyrogen.inference import DRAGAN, FGAN, GAN, R1, WGAN, Interpolated, Sinkhorn, fgan, gan, penalties, train
+from pyrogen.inference import DRAGAN, FGAN, GAN, MMDGAN, R1, WGAN, Interpolated, Sinkhorn, fgan, gan, penalties, train
 
 PAIRS = GAUSSIAN_PAIRS.TRUTHS
 SMALL = [(1.0, 1.0), (0.0, 2.0)]
@@ -185,6 +186,56 @@ def test_mutant_the_value_on_the_critics_own_data():
     assert value < truth + 3 * error
 
 
+def at_quantiles(pair, size=20_001):
+    """Points whose mean is an expectation: real, fake, and how probable it is that a point is real."""
+    u = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+    real = P.icdf(u)
+    fake = pair[0] + pair[1] * real
+    return real, fake, torch.sigmoid(log_ratio(real, pair)), torch.sigmoid(log_ratio(fake, pair))
+
+
+BEST_SCORES = {  # given the probability that a point is real, and how many labels of data are turned
+    "minimax": lambda real, turned: torch.logit((1 - turned) * real),
+    "non-saturating": lambda real, turned: torch.logit((1 - turned) * real),
+    "least-squares": lambda real, turned: (1 - turned) * real,
+    "hinge": lambda real, turned: (real - 0.5).sign(),
+}
+
+
+@pytest.mark.parametrize(
+    ("game", "turned"), [*((game, 0.0) for game in gan.GAMES), ("non-saturating", 0.2), ("least-squares", 0.2)]
+)
+@pytest.mark.parametrize("pair", SMALL)
+def test_the_best_scores_of_each_game(pair, game, turned):
+    """The critic's loss is least there, and has the value of a divergence: JSD, a chi-squared one, total variation."""
+    objective = GAN(Polynomial(), game, label_smoothing=turned)
+    *_, of_real, of_fake = at_quantiles(pair)
+    real, fake = (BEST_SCORES[game](probability, turned) for probability in (of_real, of_fake))
+    least = float(objective.loss_of_critic(real, fake))
+    for factor, shift in ((1.1, 0.0), (0.9, 0.0), (1.0, 0.1), (1.0, -0.1)):
+        assert float(objective.loss_of_critic(factor * real + shift, factor * fake + shift)) > least
+    truth = {
+        "least-squares": float((1 - of_real).mean()) / 2,  # half the integral of p q / (p + q)
+        "hinge": 2 * (1 - PAIRS[pair]["total-variation"]),
+    }.get(game, -PAIRS[pair]["gan"])
+    if not turned:
+        assert least == pytest.approx(truth, abs=2e-3)
+
+
+@pytest.mark.parametrize("game", gan.GAMES)
+def test_programs_raise_scores(game):
+    score = torch.linspace(-3.0, 0.9, 50, requires_grad=True)
+    GAN(Polynomial(), game).loss_of_programs(score).backward()
+    assert (score.grad < 0).all()
+
+
+@pytest.mark.parametrize("game", gan.GAMES)
+def test_mutant_draws_are_scored_as_data(game, monkeypatch):
+    monkeypatch.setitem(gan.GAMES, game, gan.GAMES[game]._replace(fake=gan.GAMES[game].real))
+    with pytest.raises(AssertionError):
+        test_the_best_scores_of_each_game((1.0, 1.0), game, 0.0)
+
+
 # Distances between samples
 
 
@@ -209,6 +260,37 @@ def test_mutant_the_biased_estimate():
     assert abs(unbiased.mean()) < 4.5 * unbiased.std() / 10
     assert (unbiased < 0).any()
     assert biased.mean() > 4.5 * biased.std() / 10
+
+
+def test_mutant_squared_distances(monkeypatch):
+    monkeypatch.setattr(discrepancy, "distances", discrepancy.squared_distances)
+    with pytest.raises(AssertionError):
+        test_mmd_and_energy_in_closed_form((1.0, 1.0))
+
+
+def test_mutant_directions_of_any_length(monkeypatch):
+    monkeypatch.setattr(discrepancy, "normalize", lambda directions, dim: directions)
+    with pytest.raises(AssertionError):
+        test_sliced_wasserstein_in_one_dimension((1.0, 1.0))
+
+
+def test_mmd_gan_of_the_values_themselves():
+    """A critic that changes nothing: the closed form, which the programs lower and the critic raises."""
+    truth = PAIRS[1.0, 1.0]["mmd2"]
+    objective, model = MMDGAN(nn.Flatten(), RBF([1.0]), transform=lambda x: x[:, None]), normal(1.0, 1.0)
+    found = torch.stack([objective(model, None, torch.randn(500)) for _ in range(40)])
+    assert abs(found.mean() - truth) < 4.5 * found.std() / 40**0.5
+    x = torch.randn(500)
+    torch.manual_seed(1)
+    loss = objective(model, None, x)
+    torch.manual_seed(1)
+    torch.testing.assert_close(objective.critic_loss(model, None, x), -loss)
+
+
+def test_mutant_the_root_of_the_discrepancy(monkeypatch):
+    monkeypatch.setattr("pyrogen.inference.mmd.mmd2", lambda *args: mmd2(*args).relu().sqrt())
+    with pytest.raises(AssertionError):
+        test_mmd_gan_of_the_values_themselves()
 
 
 def test_the_median_heuristic_is_of_the_data():

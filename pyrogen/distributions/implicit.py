@@ -7,8 +7,9 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Size, Tensor
 
 from pyrogen.errors import ProgramError
+from pyrogen.sites import unwrapped
 
-__all__ = ["Implicit"]
+__all__ = ["Implicit", "is_implicit"]
 
 
 class Implicit(TorchDistribution):
@@ -75,3 +76,13 @@ class Implicit(TorchDistribution):
             "an Implicit distribution has no density: learn it by an objective that compares samples (GAN, FGAN, WGAN, "
             "MMD, EnergyDistance, Sinkhorn, SlicedWasserstein)"
         )
+
+
+def is_implicit(fn: Any) -> bool:
+    """Tell whether a distribution, at the bottom of those that wrap it, has no density.
+
+    Example:
+        >>> is_implicit(Implicit(lambda shape: shape).to_event(0).mask(False))
+        True
+    """
+    return isinstance(unwrapped(fn), Implicit)

@@ -1,10 +1,11 @@
 """Learning principles, and the loop that applies them."""
 
 from pyrogen.discrepancy import RBF, RationalQuadratic
-from pyrogen.inference.adversarial import Adversarial
+from pyrogen.inference.adversarial import Adversarial, Scoring
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.compile import CompiledObjective, CompiledStep, compile
+from pyrogen.inference.distance import Distance
 from pyrogen.inference.divergence import ForwardKL, ReverseKL
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.fgan import FGAN
@@ -37,6 +38,7 @@ __all__ = [
     "Autocast",
     "CompiledObjective",
     "CompiledStep",
+    "Distance",
     "EnergyDistance",
     "ForwardKL",
     "Interpolated",
@@ -47,6 +49,7 @@ __all__ = [
     "RationalQuadratic",
     "Renyi",
     "ReverseKL",
+    "Scoring",
     "Sinkhorn",
     "SlicedWasserstein",
     "Step",

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.objective import Objective
-from pyrogen.inference.penalties import Penalty
-from pyrogen.inference.samples import Transform, samples_of
+from pyrogen.inference.penalties import Penalty, Score
+from pyrogen.inference.samples import Samples, Transform, samples_of
 from pyrogen.sites import Program
 
-__all__ = ["Adversarial"]
+__all__ = ["Adversarial", "Scoring"]
 
 REMEMBERED = 0.98
 """How much of a moving average is left after a step."""
@@ -24,7 +25,7 @@ class Adversarial(Objective):
 
     The critic is called with the values of the observed sites, in the program's order, each of shape
     ``(batch, *shape of a datum)``, and then with the covariates: arguments of the program that no site observes, such
-    as labels. It returns one number a datum. A guide plays no part.
+    as labels. A guide plays no part.
 
     Args:
         critic: the network; its parameters are the second player.
@@ -32,13 +33,9 @@ class Adversarial(Objective):
         covariates: names of the arguments to show to the critic; found by themselves if not given.
         transform: applied to each site's values before critic and penalties see them, so that a penalty's weight means
             the same in any units.
-
-    Raises:
-        ProgramError: where the critic returns another shape than ``(batch,)`` or ``(batch, 1)``.
     """
 
     sums_over_data = False
-    critic_order: Tensor
 
     def __init__(
         self,
@@ -52,28 +49,54 @@ class Adversarial(Objective):
         self.penalties = tuple(penalties)
         self.covariates = covariates
         self.transform = transform
-        self.register_buffer("critic_order", torch.tensor(0.5))
         for penalty in self.penalties:
             penalty.check(critic)
 
+    def samples(self, model: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Samples:
+        """Return data and draws as the critic sees them."""
+        return samples_of(model, args, kwargs, self.covariates).transformed(self.transform)
+
+    def penalised(self, loss: Tensor, score: Score, samples: Samples) -> Tensor:
+        """Add the penalties to the critic's loss, given the function whose gradient they bound."""
+        for penalty in self.penalties:
+            loss = loss + penalty(score, samples.real, samples.fake)
+        return loss
+
+
+class Scoring(Adversarial):
+    """An objective whose critic returns one number a datum.
+
+    Raises:
+        ProgramError: where the critic returns another shape than ``(batch,)`` or ``(batch, 1)``.
+    """
+
+    critic_order: Tensor
+
+    def __init__(
+        self,
+        critic: nn.Module,
+        penalties: Sequence[Penalty] = (),
+        covariates: Sequence[str] | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        super().__init__(critic, penalties, covariates, transform)
+        self.register_buffer("critic_order", torch.tensor(0.5))
+
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the programs' loss."""
-        _, fake, covariates = samples_of(model, args, kwargs, self.covariates).transformed(self.transform)
+        _, fake, covariates = self.samples(model, args, kwargs)
         return self.loss_of_programs(self.scores(fake, covariates))
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critic's loss, with its penalties."""
         with torch.no_grad():
-            samples = samples_of(model, args, kwargs, self.covariates)
-            real, fake, covariates = samples.transformed(self.transform)
-        of_real, of_fake = self.scores(real, covariates), self.scores(fake, covariates)
-        loss = self.loss_of_critic(of_real, of_fake)
+            samples = self.samples(model, args, kwargs)
+        score = partial(self.scores, covariates=samples.covariates)
+        of_real, of_fake = score(samples.real), score(samples.fake)
         with torch.no_grad():
             order = (of_real > of_fake).to(self.critic_order.dtype).mean()
             self.critic_order.lerp_(order, 1 - REMEMBERED)
-        for penalty in self.penalties:
-            loss = loss + penalty(lambda values: self.scores(values, covariates), real, fake)
-        return loss
+        return self.penalised(self.loss_of_critic(of_real, of_fake), score, samples)
 
     def monitored(self) -> dict[str, Tensor]:
         """Return ``critic_order``: how often the critic scored a datum above a draw, a moving average.

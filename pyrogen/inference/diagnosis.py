@@ -7,10 +7,10 @@ import pyro
 import torch
 from pyro import poutine
 
-from pyrogen.distributions import Implicit
+from pyrogen.distributions import is_implicit
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program, is_data, or_nothing, unwrapped
+from pyrogen.sites import Program, is_data, or_nothing
 
 __all__ = ["site_table"]
 
@@ -28,7 +28,7 @@ def site_table(model: Program, guide: Program | None, *args: Any, **kwargs: Any)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         rows = []
         for program, trace in (("guide", guide_trace), ("model", model_trace)):
-            trace.compute_log_prob(lambda name, site: not isinstance(unwrapped(site["fn"]), Implicit))
+            trace.compute_log_prob(lambda name, site: not is_implicit(site["fn"]))
             for name, site in trace.nodes.items():
                 if site["type"] != "sample" or poutine.util.site_is_subsample(site):
                     continue

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyrogen.inference.adversarial import Adversarial
+from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.penalties import Penalty
 from pyrogen.inference.samples import Transform
 
@@ -37,7 +37,7 @@ DIVERGENCES = {
 }
 
 
-class FGAN(Adversarial):
+class FGAN(Scoring):
     r"""The lower bound of an f-divergence that a critic makes tight.
 
     .. math::

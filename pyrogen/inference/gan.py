@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyrogen.inference.adversarial import Adversarial
+from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.penalties import Penalty
 from pyrogen.inference.samples import Transform
 
@@ -17,16 +17,16 @@ class Game(NamedTuple):
     """Losses as functions of scores, before they are averaged.
 
     Attributes:
-        real: the critic's loss of data whose label is true.
-        fake: its loss of draws.
-        wrong: its loss of data whose label is false, for label smoothing; ``None`` where there is no such label.
+        real: the critic's loss of what is labelled real.
+        fake: its loss of what is labelled fake.
         programs: the programs' loss of draws.
+        has_labels: whether the label is a probability, which can be smoothed.
     """
 
     real: Callable[[Tensor], Tensor]
     fake: Callable[[Tensor], Tensor]
-    wrong: Callable[[Tensor], Tensor] | None
     programs: Callable[[Tensor], Tensor]
+    has_labels: bool = True
 
 
 def _minus_log_real(score: Tensor) -> Tensor:
@@ -39,18 +39,20 @@ def _minus_log_fake(score: Tensor) -> Tensor:
     return softplus(score)
 
 
+def _squares_to_one(score: Tensor) -> Tensor:
+    r"""Return :math:`\frac{1}{2} (s - 1)^2`."""
+    return (score - 1).square() / 2
+
+
 GAMES = {
-    "minimax": Game(_minus_log_real, _minus_log_fake, _minus_log_fake, lambda s: -_minus_log_fake(s)),
-    "non-saturating": Game(_minus_log_real, _minus_log_fake, _minus_log_fake, _minus_log_real),
-    "least-squares": Game(
-        lambda s: (s - 1).square() / 2, lambda s: s.square() / 2, lambda s: s.square() / 2,
-        lambda s: (s - 1).square() / 2,
-    ),
-    "hinge": Game(lambda s: (1 - s).relu(), lambda s: (1 + s).relu(), None, lambda s: -s),
-}  # fmt: skip
+    "minimax": Game(_minus_log_real, _minus_log_fake, lambda s: -_minus_log_fake(s)),
+    "non-saturating": Game(_minus_log_real, _minus_log_fake, _minus_log_real),
+    "least-squares": Game(_squares_to_one, lambda s: s.square() / 2, _squares_to_one),
+    "hinge": Game(lambda s: (1 - s).relu(), lambda s: (1 + s).relu(), lambda s: -s, has_labels=False),
+}
 
 
-class GAN(Adversarial):
+class GAN(Scoring):
     r"""The adversarial game: a critic tells data from draws, and the programs learn to pass for data.
 
     With the critic's probability :math:`\sigma(D(x))` that :math:`x` is real, it minimises
@@ -120,7 +122,7 @@ class GAN(Adversarial):
             raise ValueError(f"unknown game {game!r}: choose from {', '.join(GAMES)}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")
-        if label_smoothing and GAMES[game].wrong is None:
+        if label_smoothing and not GAMES[game].has_labels:
             raise ValueError(f"the {game} game has no labels to smooth: set label_smoothing=0")
         self.game = game
         self.label_smoothing = label_smoothing
@@ -131,6 +133,6 @@ class GAN(Adversarial):
     def loss_of_critic(self, real: Tensor, fake: Tensor) -> Tensor:
         game, smoothing = GAMES[self.game], self.label_smoothing
         of_real = game.real(real)
-        if game.wrong is not None and smoothing:
-            of_real = (1 - smoothing) * of_real + smoothing * game.wrong(real)
+        if smoothing:
+            of_real = (1 - smoothing) * of_real + smoothing * game.fake(real)
         return of_real.mean() + game.fake(fake).mean()

@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from pyrogen.discrepancy import RBF
+from pyrogen.discrepancy import RBF, squared_median
 from pyrogen.errors import UsageError
 from pyrogen.inference.critics import Scaling, SideBySide, critic_for, spec_of
 from pyrogen.inference.fgan import FGAN
@@ -144,7 +143,8 @@ def mmd(model: Program, guide: Program | None, example: Example, *, bandwidths: 
     scale = SideBySide(spec_of(model))
     if bandwidths is None:
         columns = [example[name][:COMPARED] for name in ("x", "y") if name in example]
-        bandwidths = [factor * _median_distance(scale(*columns)) for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
+        median = float(squared_median(scale(*columns).float()).sqrt())
+        bandwidths = [factor * median for factor in (0.25, 0.5, 1.0, 2.0, 4.0)]
     return MMD(RBF(list(bandwidths)), features=scale)
 
 
@@ -219,7 +219,3 @@ def _penalties(name: str, weight: float) -> list[Penalty]:
         raise UsageError(f"unknown penalty {name!r}: choose from {', '.join(PENALTIES)}")
     kind = PENALTIES[name]
     return [] if kind is None else [kind(weight)]
-
-
-def _median_distance(x: Tensor) -> float:
-    return float(torch.pdist(x.float()).median()) if len(x) > 1 else 1.0

@@ -6,16 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.discrepancy import RBF, Kernel, mmd2, squared_distances, squared_median
-from pyrogen.inference.objective import Objective
+from pyrogen.discrepancy import RBF, Kernel, mmd2, squared_distances
+from pyrogen.inference.adversarial import Adversarial
+from pyrogen.inference.distance import Distance, Features, flat
 from pyrogen.inference.penalties import Penalty
-from pyrogen.inference.samples import Features, Transform, check_features, flat, samples_of
+from pyrogen.inference.samples import Transform
 from pyrogen.sites import Program
 
 __all__ = ["MMD", "MMDGAN"]
 
 
-class MMD(Objective):
+class MMD(Distance):
     r"""The squared maximum mean discrepancy between data and draws. There is no critic.
 
     .. math:: \mathrm{MMD}^2 = \mathbb{E} \, k(x, x') - 2 \, \mathbb{E} \, k(x, y) + \mathbb{E} \, k(y, y'),
@@ -47,8 +48,6 @@ class MMD(Objective):
         0.18
     """
 
-    sums_over_data = False
-
     def __init__(
         self,
         kernel: Kernel | None = None,
@@ -56,18 +55,15 @@ class MMD(Objective):
         features: Features | None = None,
         covariates: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(features, covariates)
         self.kernel = kernel or RBF()
-        check_features(features)
-        self.unbiased, self.features, self.covariates = unbiased, features, covariates
+        self.unbiased = unbiased
 
-    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the squared discrepancy."""
-        x, y = flat(samples_of(model, args, kwargs, self.covariates), self.features)
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
         return mmd2(x, y, self.kernel, self.unbiased)
 
 
-class MMDGAN(Objective):
+class MMDGAN(Adversarial):
     r"""The maximum mean discrepancy in features that a critic learns, so that they tell data from draws.
 
     .. math:: \min_\theta \max_\phi \mathrm{MMD}^2\left(\phi(x), \phi(y)\right), \quad x \sim p^*, \; y \sim p_\theta
@@ -89,8 +85,6 @@ class MMDGAN(Objective):
         Demystifying MMD GANs (Bińkowski et al., 2018), https://arxiv.org/abs/1801.01401
     """
 
-    sums_over_data = False
-
     def __init__(
         self,
         critic: nn.Module,
@@ -99,32 +93,23 @@ class MMDGAN(Objective):
         covariates: Sequence[str] | None = None,
         transform: Transform | None = None,
     ) -> None:
-        super().__init__()
-        self.critic = critic
-        self.transform = transform
+        super().__init__(critic, penalties, covariates, transform)
         self.kernel = kernel or RBF([1.0, 2.0, 4.0, 8.0, 16.0])
-        self.penalties, self.covariates = tuple(penalties), covariates
-        for penalty in self.penalties:
-            penalty.check(critic)
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the squared discrepancy of the features."""
-        samples = samples_of(model, args, kwargs, self.covariates).transformed(self.transform)
-        return mmd2(*flat(samples, self.critic), self.kernel)
+        return mmd2(*flat(self.samples(model, args, kwargs), self.critic), self.kernel)
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the squared discrepancy, with the penalties."""
         with torch.no_grad():
-            samples = samples_of(model, args, kwargs, self.covariates).transformed(self.transform)
+            samples = self.samples(model, args, kwargs)
         x, y = flat(samples, self.critic)
-        median = squared_median(x)
+        at = self.kernel.of(x)
 
         def witness(values: Sequence[Tensor]) -> Tensor:
             t = self.critic(*values, *samples.covariates).flatten(1)
-            to_real, to_fake = (self.kernel(squared_distances(t, other), median) for other in (x, y))
+            to_real, to_fake = (at(squared_distances(t, other)) for other in (x, y))
             return to_real.mean(1) - to_fake.mean(1)
 
-        loss = -mmd2(x, y, self.kernel)
-        for penalty in self.penalties:
-            loss = loss + penalty(witness, samples.real, samples.fake)
-        return loss
+        return self.penalised(-mmd2(x, y, self.kernel), witness, samples)

@@ -1,20 +1,17 @@
 """Distances that move one sample onto the other."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from pyrogen.discrepancy import energy_distance, sliced_wasserstein2
 from pyrogen.errors import UsageError
-from pyrogen.inference.objective import Objective
-from pyrogen.inference.samples import Features, check_features, flat, samples_of
-from pyrogen.sites import Program
+from pyrogen.inference.distance import Distance, Features
 
 __all__ = ["EnergyDistance", "Sinkhorn", "SlicedWasserstein"]
 
 
-class EnergyDistance(Objective):
+class EnergyDistance(Distance):
     r"""The energy distance between data and draws, each datum a point. There is no critic.
 
     .. math:: 2 \, \mathbb{E} \lVert x - y \rVert^\beta - \mathbb{E} \lVert x - x' \rVert^\beta
@@ -33,8 +30,6 @@ class EnergyDistance(Objective):
         https://doi.org/10.1016/j.jspi.2013.03.018
     """
 
-    sums_over_data = False
-
     def __init__(
         self,
         beta: float = 1.0,
@@ -42,19 +37,16 @@ class EnergyDistance(Objective):
         features: Features | None = None,
         covariates: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(features, covariates)
         if not 0 < beta < 2:
             raise ValueError(f"beta must be between 0 and 2, found {beta}")
-        check_features(features)
-        self.beta, self.unbiased, self.features, self.covariates = beta, unbiased, features, covariates
+        self.beta, self.unbiased = beta, unbiased
 
-    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the distance."""
-        x, y = flat(samples_of(model, args, kwargs, self.covariates), self.features)
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
         return energy_distance(x, y, self.beta, self.unbiased)
 
 
-class SlicedWasserstein(Objective):
+class SlicedWasserstein(Distance):
     r"""The squared 2-Wasserstein distance of one-dimensional projections, averaged over directions.
 
     .. math:: \mathrm{SW}_2^2 = \mathbb{E}_{\theta \sim U(S^{d-1})} W_2^2(\theta^\top x, \theta^\top y)
@@ -72,24 +64,19 @@ class SlicedWasserstein(Objective):
         https://doi.org/10.1007/s10851-014-0506-3
     """
 
-    sums_over_data = False
-
     def __init__(
         self, num_projections: int = 128, features: Features | None = None, covariates: Sequence[str] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(features, covariates)
         if num_projections < 1:
             raise ValueError(f"num_projections must be at least 1, found {num_projections}")
-        check_features(features)
-        self.num_projections, self.features, self.covariates = num_projections, features, covariates
+        self.num_projections = num_projections
 
-    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the squared distance."""
-        x, y = flat(samples_of(model, args, kwargs, self.covariates), self.features)
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
         return sliced_wasserstein2(x, y, self.num_projections)
 
 
-class Sinkhorn(Objective):
+class Sinkhorn(Distance):
     r"""The debiased, entropy-regularised optimal transport between data and draws.
 
     .. math:: S_\epsilon(a, b) = \mathrm{OT}_\epsilon(a, b) - \tfrac{1}{2} \mathrm{OT}_\epsilon(a, a)
@@ -117,8 +104,6 @@ class Sinkhorn(Objective):
         https://arxiv.org/abs/1810.08278
     """
 
-    sums_over_data = False
-
     def __init__(
         self,
         blur: float = 0.05,
@@ -127,7 +112,7 @@ class Sinkhorn(Objective):
         features: Features | None = None,
         covariates: Sequence[str] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(features, covariates)
         try:
             from geomloss import SamplesLoss
         except ImportError as error:
@@ -137,13 +122,9 @@ class Sinkhorn(Objective):
                 f"blur and diameter must be positive, and scaling between 0 and 1, found blur={blur}, "
                 f"diameter={diameter}, scaling={scaling}"
             )
-        check_features(features)
-        self.features, self.covariates = features, covariates
         self.divergence = SamplesLoss(
             "sinkhorn", p=2, blur=blur, diameter=diameter, scaling=scaling, backend="tensorized"
         )
 
-    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the divergence, in squared units of the data."""
-        x, y = flat(samples_of(model, args, kwargs, self.covariates), self.features)
+    def between(self, x: Tensor, y: Tensor) -> Tensor:
         return 2 * self.divergence(x, y).reshape(())  # geomloss halves the cost

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrogen.errors import ProgramError
 
-__all__ = ["DRAGAN", "R1", "Interpolated", "Penalty"]
+__all__ = ["DRAGAN", "R1", "Interpolated", "Penalty", "Score"]
 
 Score = Callable[[Sequence[Tensor]], Tensor]
 

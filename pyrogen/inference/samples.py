@@ -7,20 +7,16 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro.distributions import MaskedDistribution
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError
-from pyrogen.sites import Program, is_data, unwrapped
+from pyrogen.sites import Generating, Program, is_data, unwrapped
 
-__all__ = ["Features", "Samples", "Transform", "check_features", "flat", "samples_of"]
+__all__ = ["Samples", "Transform", "samples_of"]
 
 Transform = Callable[[Tensor], Tensor]
 """From the values of a site to others, row by row."""
-
-Features = Callable[..., Tensor]
-"""From the values of the observed sites (and covariates) to what is compared, shape ``(batch, ...)``."""
 
 
 class Samples(NamedTuple):
@@ -75,7 +71,7 @@ def samples_of(
     return Samples(real, fake, _covariates(given, list(drawing.real.values()), len(real[0]), covariates))
 
 
-class Drawing(Messenger):
+class Drawing(Generating):
     """Draw observed sites, and remember what they would have observed.
 
     Attributes:
@@ -96,7 +92,7 @@ class Drawing(Messenger):
                     f"such data out of the batch, or learn by a likelihood (ELBO, MaximumLikelihood)"
                 )
             self.real[msg["name"]] = msg["value"]
-            msg["is_observed"], msg["value"], msg["done"] = False, None, False
+        super()._pyro_sample(msg)
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if msg["is_observed"] or site_is_subsample(msg):
@@ -239,38 +235,3 @@ def _lies_in(part: Tensor, whole: Tensor) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def check_features(features: Features | None) -> None:
-    """Refuse features with parameters that want to be fitted.
-
-    Raises:
-        ValueError: where there are some: an objective without a critic would leave them as they are.
-    """
-    if isinstance(features, nn.Module) and any(p.requires_grad for p in features.parameters()):
-        raise ValueError(
-            "features that are compared must not move, and these found parameters that want gradients: freeze them, by "
-            "features.requires_grad_(False), or let a critic learn features, in MMDGAN"
-        )
-
-
-def flat(samples: Samples, features: Features | None = None) -> tuple[Tensor, Tensor]:
-    """Lay each datum's values, or their features, out as a vector: real and fake, shapes ``(batch, features)``.
-
-    Raises:
-        ProgramError: where features are not a row a datum.
-    """
-    compare = features or _side_by_side
-    real, fake = (compare(*values, *samples.covariates) for values in (samples.real, samples.fake))
-    batch = len(samples.real[0])
-    for found in (real, fake):
-        if found.dim() < 2 or len(found) != batch:
-            raise ProgramError(
-                f"the features of {batch} data have shape {tuple(found.shape)}, expected ({batch}, ...): a row a datum"
-            )
-    return real.flatten(1), fake.flatten(1)
-
-
-def _side_by_side(*values: Tensor) -> Tensor:
-    dtype = next((value.dtype for value in values if value.is_floating_point()), torch.get_default_dtype())
-    return torch.cat([value.reshape(len(value), -1).to(dtype) for value in values], 1)

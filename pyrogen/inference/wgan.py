@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.adversarial import Adversarial
+from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.objective import Player
 from pyrogen.inference.penalties import Penalty
 from pyrogen.inference.samples import Transform
@@ -13,7 +13,7 @@ from pyrogen.inference.samples import Transform
 __all__ = ["WGAN"]
 
 
-class WGAN(Adversarial):
+class WGAN(Scoring):
     r"""The critic's mean score of data, less that of draws: over all functions of slope at most one, the distance.
 
     .. math::
