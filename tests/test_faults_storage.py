@@ -495,9 +495,8 @@ def outlive_the_writer(path: Path, mutant: str) -> dict[str, str]:
         with run.writing():
             if mutant == "inherit":
                 lock._HELD.clear()
-            worker = os.fork()
-            if worker != 0:
-                os.write(writing, worker.to_bytes(4, "little"))
+            if os.fork() == 0:  # the worker tells itself that it is there: what a fork runs first has run by then
+                os.write(writing, os.getpid().to_bytes(4, "little"))
             time.sleep(60)
             os._exit(0)
     worker = int.from_bytes(os.read(reading, 4), "little")
