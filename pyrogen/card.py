@@ -183,7 +183,7 @@ def _roles(model: Program, batches: Batches) -> Roles:
         column: name
         for column, values in first.items()
         for name, site in sites.items()
-        if is_data(site) and _same(site["value"], values)
+        if is_data(site) and (_same(site["value"], values) or (is_implicit(site["fn"]) and name == column))
     }
     return Roles(observed, bool(hidden), any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)))
 

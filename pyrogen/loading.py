@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import CorruptCheckpointError, ProgramError
-from pyrogen.parameters import check_one_device, live_state, program_parameters, take_state
+from pyrogen.parameters import check_one_device, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
@@ -74,7 +74,7 @@ def load(
             f"{{'training': training.state_dict()}}, as pyrogen.fit does"
         ) from error
     parameters = _created(model, guide, example)
-    take_state(live_state((model, guide), parameters), saved)
+    take_state((model, guide), parameters, saved)
     return Programs(model, guide)
 
 

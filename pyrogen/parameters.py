@@ -12,6 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError
+from pyrogen.schedule import schedules
 
 __all__ = ["check_held", "check_one_device", "live_state", "modules_of", "owners", "program_parameters", "take_state"]
 
@@ -270,12 +271,18 @@ def live_state(programs: Iterable[Any], parameters: Mapping[str, Tensor]) -> dic
     return state
 
 
-def take_state(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
-    """Copy saved values into live tensors, in place.
+def take_state(programs: Iterable[Any], parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved values into the tensors of programs, in place.
+
+    Args:
+        parameters: from :func:`program_parameters`.
+        saved: of :func:`live_state`.
 
     Raises:
         ProgramError: where names or shapes differ, with every difference; nothing is copied then.
     """
+    programs = tuple(programs)
+    live = live_state(programs, parameters)
     differences = [
         *(f"  {name}: saved {tuple(saved[name].shape)}, not in these programs" for name in saved if name not in live),
         *(f"  {name}: {tuple(live[name].shape)} here, not saved" for name in live if name not in saved),
@@ -293,6 +300,8 @@ def take_state(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, tensor in live.items():
             tensor.copy_(saved[name])
+    for schedule in schedules(modules_of(*programs).values()):
+        schedule.refresh()
 
 
 def _outlined(tensor: Tensor, other: Tensor) -> str:

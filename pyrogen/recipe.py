@@ -24,6 +24,7 @@ from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
 from pyrogen.rehearsal import rehearsal
+from pyrogen.schedule import schedules
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec
 
@@ -205,6 +206,12 @@ class Recipe:
         if settings.optimizer != "sgd":
             default = (0.0, 0.99) if has_critic else (0.9, 0.999)
             make = partial(make, betas=default if settings.beta1 is None else (settings.beta1, default[1]))
+        for growth in schedules([*owners(programs.model, programs.guide).values(), objective]):
+            if num_steps < growth.length:
+                raise UsageError(
+                    f"{num_steps:,} steps end before the model has grown, which takes {growth.length:,}: give more "
+                    f"--steps, or a shorter --phase"
+                )
         critic_rate = settings.critic_learning_rate or settings.learning_rate
         return train(
             objective,

@@ -47,7 +47,7 @@ from pyrogen.inference import (
 from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
-from pyrogen.models import classifier, dcgan, gaussian_mixture, generator, ppca, vae
+from pyrogen.models import classifier, dcgan, gaussian_mixture, generator, ppca, progressive_gan, vae
 from pyrogen.parameters import modules_of, program_parameters
 from pyrogen.spec import DataSpec
 
@@ -249,15 +249,26 @@ IMPLICIT = {
 }  # fmt: skip
 
 
+def halfway(spec, **settings):
+    """A generator that fades in its second stage."""
+    model, guide = progressive_gan(spec, channels=(3, 4), phase=2, **settings)
+    for _ in range(3):
+        model.view.advance()
+    return model, guide
+
+
+NETWORKS = {"mlp": generator, "dcgan": partial(dcgan, channels=(3, 4)), "progressive": halfway}
+
+
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("network", [generator, dcgan])
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("name", IMPLICIT)
 def test_both_players_stay_on_the_device(name, network, labelled):
     """Losses and gradients of generator and critic, penalties and covariates included, without a look by the host."""
-    spec = DataSpec((1, 4, 5), "levels", levels=4, num_classes=3)
+    spec = DataSpec((1, 4, 6), "levels", levels=4, num_classes=3)
     model = on_device(network(spec, latent=2, conditional=labelled)[0])
-    learner = on_device(IMPLICIT[name](critic_for(model, labelled, (8,), (3, 4), "none")))
-    batch = {"x": data(6, 1, 4, 5)} | ({"y": torch.zeros(6, dtype=torch.long, device=DEVICE)} if labelled else {})
+    learner = on_device(IMPLICIT[name](critic_for(model, labelled, (8,), None, "none")))
+    batch = {"x": data(6, 1, 4, 6)} | ({"y": torch.zeros(6, dtype=torch.long, device=DEVICE)} if labelled else {})
     for loss_of, module in ((learner, model), (learner.critic_loss, learner)):
         parameters = list(module.parameters())
         if parameters:

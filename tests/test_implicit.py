@@ -583,7 +583,7 @@ def test_entries(name, labelled, program):
 
 def test_entries_refuse():
     model, _ = generator(DataSpec((4,), "real"), latent=2)
-    with pytest.raises(UsageError, match="convolutional critics"):
+    with pytest.raises(UsageError, match="--norm spectral is for DCGAN's critic"):
         implicit_entries.gan(model, None, {}, norm="spectral")
     with pytest.raises(UsageError, match="attribute `spec`"):
         implicit_entries.mmd(lambda x: None, None, {"x": torch.zeros(3)})

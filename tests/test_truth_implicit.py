@@ -15,7 +15,21 @@ from pyrogen import discrepancy
 from pyrogen.data import GRID, RING
 from pyrogen.discrepancy import RBF, energy_distance, mmd2, sliced_wasserstein2
 from pyrogen.evaluation import mode_coverage
-from pyrogen.inference import DRAGAN, FGAN, GAN, MMDGAN, R1, WGAN, Interpolated, Sinkhorn, fgan, gan, penalties, train
+from pyrogen.inference import (
+    DRAGAN,
+    FGAN,
+    GAN,
+    MMDGAN,
+    R1,
+    WGAN,
+    Drift,
+    Interpolated,
+    Sinkhorn,
+    fgan,
+    gan,
+    penalties,
+    train,
+)
 
 PAIRS = GAUSSIAN_PAIRS.TRUTHS
 SMALL = [(1.0, 1.0), (0.0, 2.0)]
@@ -374,6 +388,13 @@ def test_where_penalties_look():
     # 10 + e + c d with c = .5 std(e): the mean of (. - 1)^2 is 9^2 + 1 + c^2
     assert float(DRAGAN(1.0)(half_square, real, zeros)) == pytest.approx(81 + 1 + 0.25, rel=0.002)
     assert float(replace(DRAGAN(1.0), spread=2.0)(half_square, real, zeros)) == pytest.approx(81 + 1 + 4, rel=0.005)
+
+
+def test_drift():
+    """The mean of squared scores of the data; a critic may mix them, since no gradient is taken."""
+    real, fake = [torch.tensor([[1.0], [3.0]])], [torch.zeros(2, 1)]
+    assert float(Drift(0.1)(score_of(lambda x: x[:, 0]), real, fake)) == pytest.approx(0.5)
+    Drift().check(torch.nn.BatchNorm1d(1))
 
 
 def test_penalties_take_the_gradient_of_all_sites_together():

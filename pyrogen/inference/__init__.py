@@ -14,7 +14,7 @@ from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.mmd import MMD, MMDGAN
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
-from pyrogen.inference.penalties import DRAGAN, R1, Interpolated, Penalty
+from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.inference.train import train
@@ -39,6 +39,7 @@ __all__ = [
     "CompiledObjective",
     "CompiledStep",
     "Distance",
+    "Drift",
     "EnergyDistance",
     "ForwardKL",
     "Interpolated",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.nn import MLP, DCGANCritic
+from pyrogen.nn import MLP, DCGANCritic, DCGANGenerator, ProgressiveCritic, ProgressiveGenerator
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec, one_hot, scaled
 
@@ -84,20 +84,33 @@ def critic_for(
     model: Program,
     labelled: bool,
     hidden: Sequence[int],
-    channels: Sequence[int],
+    channels: Sequence[int] | None,
     norm: Literal["batch", "spectral", "none"],
     num_outputs: int = 1,
 ) -> WithLabels:
-    """Make a critic of a program's scaled data: convolutional where the program has such a network, else connected."""
+    """Make a critic of a program's scaled data that mirrors its network: one that grows, convolutional, or connected.
+
+    Args:
+        channels: of a convolutional critic; those of the program's network if not given.
+    """
     spec = spec_of(model)
     labels = spec.num_classes or 0 if labelled else 0
-    is_convolutional = any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in _modules(model))
-    if is_convolutional:
+    parts = _modules(model)
+    networks = [part for part in parts if isinstance(part, ProgressiveGenerator | DCGANGenerator)]
+    channels = channels or (networks[0].channels if networks else (64, 128))
+    growing = [network for network in networks if isinstance(network, ProgressiveGenerator)]
+    if norm != "none" and (growing or not _convolves(parts)):
+        raise UsageError(f"--norm {norm} is for DCGAN's critic: leave it out")
+    if growing:
+        return WithLabels(spec, ProgressiveCritic(spec.shape, channels, growing[0].growth, num_outputs, labels))
+    if _convolves(parts):
         return WithLabels(spec, DCGANCritic(spec.shape, channels, norm, num_outputs, labels))
-    if norm != "none":
-        raise UsageError(f"--norm {norm} is for convolutional critics: leave it out with a fully connected network")
     activation = lambda: nn.LeakyReLU(0.2)  # noqa: E731
     return WithLabels(spec, Joined(MLP(spec.num_dims + labels, num_outputs, hidden, activation)))
+
+
+def _convolves(parts: Sequence[nn.Module]) -> bool:
+    return any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in parts)
 
 
 def _modules(model: Program) -> list[nn.Module]:

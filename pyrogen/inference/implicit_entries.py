@@ -42,7 +42,7 @@ def gan(
     penalty_weight: float = 1.0,
     label_smoothing: float = 0.0,
     hidden: Sequence[int] = (256, 256),
-    channels: Sequence[int] = (64, 128),
+    channels: Sequence[int] | None = None,
     norm: Norm = "none",
 ) -> GAN:
     """Make the adversarial game.
@@ -53,7 +53,7 @@ def gan(
         penalty_weight: its weight, for data scaled to [-1, 1].
         label_smoothing: the share of data that the critic is told are fake.
         hidden: widths of a fully connected critic.
-        channels: channels of a convolutional critic.
+        channels: channels of a convolutional critic; as those of the program's network, if not given.
         norm: of a convolutional critic: batch, spectral or none.
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
@@ -70,7 +70,7 @@ def fgan(
     penalty: PenaltyName = "r1",
     penalty_weight: float = 1.0,
     hidden: Sequence[int] = (256, 256),
-    channels: Sequence[int] = (64, 128),
+    channels: Sequence[int] | None = None,
     norm: Norm = "none",
 ) -> FGAN:
     """Make the lower bound of an f-divergence.
@@ -81,7 +81,7 @@ def fgan(
         penalty: of the critic's gradient: none, interpolated (WGAN-GP's), dragan or r1.
         penalty_weight: its weight, for data scaled to [-1, 1].
         hidden: widths of a fully connected critic.
-        channels: channels of a convolutional critic.
+        channels: channels of a convolutional critic; as those of the program's network, if not given.
         norm: of a convolutional critic: batch, spectral or none.
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
@@ -97,7 +97,7 @@ def wgan(
     *,
     clip: float = 0.01,
     hidden: Sequence[int] = (256, 256),
-    channels: Sequence[int] = (64, 128),
+    channels: Sequence[int] | None = None,
     norm: Norm = "none",
 ) -> WGAN:
     """Make the Wasserstein distance by a critic whose weights are clipped.
@@ -105,7 +105,7 @@ def wgan(
     Args:
         clip: the largest weight of the critic.
         hidden: widths of a fully connected critic.
-        channels: channels of a convolutional critic.
+        channels: channels of a convolutional critic; as those of the program's network, if not given.
         norm: of a convolutional critic: batch, spectral or none.
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
@@ -119,7 +119,7 @@ def wgan_gp(
     *,
     penalty_weight: float = 10.0,
     hidden: Sequence[int] = (256, 256),
-    channels: Sequence[int] = (64, 128),
+    channels: Sequence[int] | None = None,
     norm: Norm = "none",
 ) -> WGAN:
     """Make the Wasserstein distance by a critic with a gradient penalty.
@@ -127,7 +127,7 @@ def wgan_gp(
     Args:
         penalty_weight: of the interpolated penalty, for data scaled to [-1, 1].
         hidden: widths of a fully connected critic.
-        channels: channels of a convolutional critic.
+        channels: channels of a convolutional critic; as those of the program's network, if not given.
         norm: of a convolutional critic: batch, spectral or none.
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
@@ -157,7 +157,7 @@ def mmd_gan(
     penalty: PenaltyName = "interpolated",
     penalty_weight: float = 1.0,
     hidden: Sequence[int] = (256, 256),
-    channels: Sequence[int] = (64, 128),
+    channels: Sequence[int] | None = None,
     norm: Norm = "none",
 ) -> MMDGAN:
     """Make the maximum mean discrepancy in features that a critic learns.
@@ -167,7 +167,7 @@ def mmd_gan(
         penalty: of the witness function's gradient: none, interpolated, dragan or r1.
         penalty_weight: its weight, for data scaled to [-1, 1].
         hidden: widths of a fully connected critic.
-        channels: channels of a convolutional critic.
+        channels: channels of a convolutional critic; as those of the program's network, if not given.
         norm: of a convolutional critic: batch, spectral or none.
     """
     if features < 1:

@@ -1,4 +1,4 @@
-r"""What is added to a critic's loss to keep its gradients in bounds.
+r"""What is added to a critic's loss to keep it in bounds.
 
 A penalty goes with any objective that has a critic: WGAN-GP is ``WGAN(critic, [Interpolated(10.0)])``, DRAGAN-NS is
 ``GAN(critic, penalties=[DRAGAN(10.0)])``.
@@ -14,14 +14,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrogen.errors import ProgramError
 
-__all__ = ["DRAGAN", "R1", "Interpolated", "Penalty", "Score"]
+__all__ = ["DRAGAN", "R1", "Drift", "Interpolated", "Penalty", "Score"]
 
 Score = Callable[[Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Penalty(ABC):
-    """A function of the critic's gradient in its inputs.
+    """A function of the critic's gradient in its inputs, or of its scores.
 
     Attributes:
         weight: what the penalty is multiplied by.
@@ -112,6 +112,26 @@ class R1(Penalty):
 
     def __call__(self, score: Score, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
         return self.weight / 2 * _squared_norms(score, real).mean()
+
+
+@dataclass(frozen=True)
+class Drift(Penalty):
+    r"""The penalty that keeps scores from drifting away, since the Wasserstein distance does not see their mean.
+
+    .. math:: \lambda \, \mathbb{E} D(x)^2
+
+    References:
+        Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al., 2018),
+        https://arxiv.org/abs/1710.10196
+    """
+
+    weight: float = 0.001
+
+    def __call__(self, score: Score, real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+        return self.weight * score(real).square().mean()
+
+    def check(self, critic: nn.Module) -> None:
+        pass
 
 
 def _norms(score: Score, at: Sequence[Tensor]) -> Tensor:

@@ -50,8 +50,8 @@ def samples_of(
         model: the program.
         args: its positional arguments, data included.
         kwargs: its keyword arguments.
-        covariates: which arguments are covariates, by name; by default, those with a row a datum that share memory
-            with nothing that is observed.
+        covariates: which arguments are covariates, by name; by default, those that the model names in a tuple
+            ``covariates`` of its own, or else those with a row a datum that share memory with nothing that is observed.
 
     Raises:
         ProgramError: where nothing is observed, where a site's draws pass no gradient on or have another shape than its
@@ -68,6 +68,9 @@ def samples_of(
     # Whole numbers that stand for pixels are compared as the reals that the program draws.
     real = tuple(x.to(y.dtype) if y.is_floating_point() else x for x, y in zip(real, fake, strict=True))
     given = _arguments(model, args, kwargs)
+    declared = getattr(model, "covariates", None)
+    if covariates is None and isinstance(declared, tuple):
+        covariates = [name for name in declared if name in given]
     return Samples(real, fake, _covariates(given, list(drawing.real.values()), len(real[0]), covariates))
 
 

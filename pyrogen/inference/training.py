@@ -21,6 +21,7 @@ from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Outcome, Turn, loss_of
 from pyrogen.parameters import check_held, check_one_device, live_state, modules_of, program_parameters, take_state
 from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
+from pyrogen.schedule import Schedule, schedules
 from pyrogen.sites import Program
 
 __all__ = ["Step", "Training"]
@@ -80,6 +81,7 @@ class Training(Iterator[Step]):
         self.parameters: dict[str, Tensor] = {}
         self.example: dict[str, Any] = {}
         self.modules: list[nn.Module] = []
+        self.schedules: list[Schedule] = []
         self._make_programs, self._make_critic = make_programs, make_critic
         self._pending: Mapping[str, Any] | None = None
         self._healthy: Tensor | None = None
@@ -138,7 +140,10 @@ class Training(Iterator[Step]):
         self._check_health()
         return {
             "index": self.index,
-            "programs": {name: tensor.detach().clone() for name, tensor in self._live().items()},
+            "programs": {
+                name: tensor.detach().clone()
+                for name, tensor in live_state((self.model, self.guide), self.parameters).items()
+            },
             "objective": deepcopy(dict(self.objective.state_dict())),
             "player": self.programs.state_dict(),
             "critic": None if self.critic is None else self.critic.state_dict(),
@@ -158,12 +163,9 @@ class Training(Iterator[Step]):
         else:
             self._take(state)
 
-    def _live(self) -> dict[str, Tensor]:
-        return live_state((self.model, self.guide), self.parameters)
-
     def _take(self, state: Mapping[str, Any]) -> None:
         assert self.programs is not None
-        take_state(self._live(), state["programs"])
+        take_state((self.model, self.guide), self.parameters, state["programs"])
         self.objective.load_state_dict(state["objective"])
         self.programs.load_state_dict(state["player"])
         if self.critic is not None:
@@ -201,6 +203,7 @@ class Training(Iterator[Step]):
                 )
         self._make_players(critic_parameters, losses, [*args, *kwargs.values()])
         self.modules = list(modules_of(*programs).values())
+        self.schedules = schedules([*self.modules, self.objective])
         if self.device is None:
             self.device = losses[0].device
         self._healthy = torch.ones((), dtype=torch.bool, device=losses[0].device)
@@ -230,6 +233,8 @@ class Training(Iterator[Step]):
             drawn = {kind: next(batches) for kind in kinds}
             outcomes |= self._turn(drawn)
         self.index += 1
+        for schedule in self.schedules:
+            schedule.advance()
         last, critic = outcomes["programs"], outcomes.get("critic")
         critic_loss = None if critic is None else critic.loss
         return Step(self.index, self.feed.epoch, last.loss, last.norm, critic_loss, _rows(drawn["programs"]))

@@ -2,7 +2,7 @@
 
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
-from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator
+from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.vae import VAE, GaussianEncoder, vae
@@ -22,5 +22,6 @@ __all__ = [
     "gaussian_mixture",
     "generator",
     "ppca",
+    "progressive_gan",
     "vae",
 ]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
-from pyrogen.nn import MLP, DCGANGenerator
+from pyrogen.nn import MLP, DCGANGenerator, Growth, ProgressiveGenerator
 from pyrogen.spec import DataSpec, one_hot, unscaled
 
-__all__ = ["ConditionalGenerator", "Generator", "dcgan", "generator"]
+__all__ = ["ConditionalGenerator", "Generator", "dcgan", "generator", "progressive_gan"]
 
 
 class Generator(PyroModule):
@@ -29,13 +29,19 @@ class Generator(PyroModule):
             data are bounded.
         spec: the data, to whose range draws are brought.
         latent: the size of :math:`z`.
+        view: what is modelled of the data, in their own shape; by default, all.
+
+    Attributes:
+        covariates: names of the arguments that draws are conditioned on.
     """
 
     zero: Tensor
+    covariates: tuple[str, ...] = ()
 
-    def __init__(self, network: nn.Module, spec: DataSpec, latent: int) -> None:
+    def __init__(self, network: nn.Module, spec: DataSpec, latent: int, view: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network
+        self.view = nn.Identity() if view is None else view
         self.spec = spec
         self.register_buffer("zero", torch.zeros(latent), persistent=False)
 
@@ -43,7 +49,7 @@ class Generator(PyroModule):
         """Draw as many data as ``x`` has, shape ``(batch, *spec.shape)``, or ``size``."""
         with pyro.plate("data", size if x is None else len(x)):
             z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
-            return pyro.sample("x", self.pushed(z), obs=x)
+            return pyro.sample("x", self.pushed(z), obs=x if x is None else self.view(x))
 
     def pushed(self, inputs: Tensor) -> Implicit:
         """Return the distribution of what the network makes of its inputs, one a row."""
@@ -65,10 +71,13 @@ class ConditionalGenerator(Generator):
         network: from ``(batch, latent + spec.num_classes)``, the label as a one-hot vector at the end.
         spec: the data.
         latent: the size of :math:`z`.
+        view: what is modelled of the data.
 
     References:
         Conditional Generative Adversarial Nets (Mirza and Osindero, 2014), https://arxiv.org/abs/1411.1784
     """
+
+    covariates = ("y",)
 
     def forward(self, x: Tensor | None = None, size: int = 1, y: Tensor | None = None) -> Tensor:
         """Draw a datum for each label ``y`` of shape ``(batch,)``; without labels, for ``size`` labels at random."""
@@ -80,7 +89,8 @@ class ConditionalGenerator(Generator):
             raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
         with pyro.plate("data", len(y)):
             z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
-            return pyro.sample("x", self.pushed(torch.cat([z, one_hot(y, self.spec).to(z.dtype)], -1)), obs=x)
+            given = torch.cat([z, one_hot(y, self.spec).to(z.dtype)], -1)
+            return pyro.sample("x", self.pushed(given), obs=x if x is None else self.view(x))
 
 
 def generator(
@@ -144,6 +154,42 @@ def dcgan(
         )
     network = DCGANGenerator(latent + _labels(spec, conditional), spec.shape, channels, upsampling)
     return (ConditionalGenerator if conditional else Generator)(network, spec, latent), None
+
+
+def progressive_gan(
+    spec: DataSpec,
+    *,
+    latent: int = 100,
+    channels: Sequence[int] = (32, 64, 128),
+    phase: int = 1000,
+    conditional: bool = False,
+) -> tuple[Generator, None]:
+    """Make a generator of images that grows from a small resolution to that of the data.
+
+    Until it is grown, draws and data alike have the detail of the stage that it is at.
+
+    Args:
+        spec: shape and kind of the data.
+        latent: the number of latent variables.
+        channels: channels at each resolution, from the image's own inwards; as many stages.
+        phase: rounds of training for each phase: the first stage, then fading in and training each of the others.
+        conditional: draw images given their labels.
+
+    Returns:
+        The model, and no guide.
+
+    Raises:
+        UsageError: where the data are no images, cannot be halved that often, or have no labels to condition on.
+    """
+    _check(latent, channels, "channels")
+    if len(spec.shape) != 3:
+        raise UsageError(
+            f"progressive-gan needs images (channels, height, width), found data of shape {spec.shape}: use --model "
+            f"generator"
+        )
+    growth = Growth(len(channels), phase)
+    network = ProgressiveGenerator(latent + _labels(spec, conditional), spec.shape, channels, growth)
+    return (ConditionalGenerator if conditional else Generator)(network, spec, latent, growth), None
 
 
 def _labels(spec: DataSpec, conditional: bool) -> int:

@@ -4,6 +4,7 @@ from pyrogen.nn.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from pyrogen.nn.dcgan import DCGANCritic, DCGANGenerator
 from pyrogen.nn.flow import LazyDistribution, spline_flow
 from pyrogen.nn.mlp import MLP
+from pyrogen.nn.progressive import Growth, ProgressiveCritic, ProgressiveGenerator
 
 __all__ = [
     "MLP",
@@ -11,6 +12,9 @@ __all__ = [
     "ConvolutionalEncoder",
     "DCGANCritic",
     "DCGANGenerator",
+    "Growth",
     "LazyDistribution",
+    "ProgressiveCritic",
+    "ProgressiveGenerator",
     "spline_flow",
 ]

@@ -42,6 +42,7 @@ class DCGANGenerator(nn.Module):
         upsampling: Literal["transposed", "resize"] = "transposed",
     ) -> None:
         super().__init__()
+        self.channels = tuple(channels)
         depth, *sides = shape
         self.sides = [tuple(sides)]
         for _ in channels:

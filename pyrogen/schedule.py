@@ -1,0 +1,58 @@
+"""What changes on the host as training goes on, and with it the shape of the computation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Schedule", "schedules"]
+
+
+class Schedule(nn.Module, ABC):
+    """A module whose plain attributes follow from the number of rounds that training has taken.
+
+    Rounds are counted in a buffer, which is saved and restored with the module and read on its device. The host counts
+    along, to know without a read when attributes change; a captured step that depends on them is captured anew then.
+    :func:`~pyrogen.inference.train` calls :meth:`advance` after each round.
+
+    Attributes:
+        step: how many rounds there were.
+        length: after how many nothing changes any more.
+    """
+
+    step: Tensor
+    length: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self._count = np.zeros((), dtype=np.int64)  # an array: graphs depend on the values of plain numbers
+
+    @abstractmethod
+    def at(self, step: int) -> None:
+        """Set the attributes to those after so many rounds."""
+
+    def advance(self) -> None:
+        """Count one round."""
+        with torch.no_grad():
+            self.step.add_(1)
+        self._count += 1
+        self.at(int(self._count))
+
+    def refresh(self) -> None:
+        """Follow a buffer that was restored; a read by the host."""
+        self._count[...] = int(self.step)
+        self.at(int(self._count))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.refresh()
+
+
+def schedules(modules: Iterable[nn.Module]) -> list[Schedule]:
+    """List the schedules within modules, each once."""
+    found = {id(part): part for module in modules for part in module.modules() if isinstance(part, Schedule)}
+    return list(found.values())
