@@ -1,9 +1,10 @@
 """Modes found on the ring of 8 and the grid of 25 by objectives that compare samples, by the protocol of PacGAN.
 
-Each setting trains one generator against one critic, and 2,500 draws are counted. Every (data, setting, seed) appends a
-line to ``results/implicit.jsonl``; what is there is not run again.
+Each setting trains one generator, and 2,500 draws are counted. Every (data, setting, seed) appends a line to
+``results/implicit.jsonl``; what is there is not run again. Draws of the first seed are kept in ``runs/implicit``, and
+shown in ``docs/implicit.png`` once all are there.
 
-Run: ``python benchmarks/implicit.py [--data ring grid] [--settings NAME ...] [--seeds 3] [--steps 20000]``.
+Run: ``python benchmarks/implicit.py [--data ring grid] [--settings NAME ...] [--seeds 3]``.
 """
 
 import argparse
@@ -11,10 +12,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from report import RESULTS, header, table, versions, write
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -43,6 +47,7 @@ from pyrogen.nn import MLP
 from pyrogen.spec import DataSpec
 
 ROWS = RESULTS / "implicit.jsonl"
+DRAWN = Path(__file__).parent.parent / "runs" / "implicit"
 DATA = {"ring": RING, "grid": GRID}
 WIDTHS = (256, 256, 256)
 BATCH, DRAWS, LEARNING_RATE, EMA = 256, 2500, 1e-3, 0.999
@@ -54,31 +59,45 @@ PUBLISHED = [
 ]
 
 
-def critic(num_outputs: int = 1) -> nn.Module:
-    return MLP(2, num_outputs, WIDTHS, nn.ReLU)
+class Critic(nn.Module):
+    """A network that sees data in units of twenty standard deviations of a mode."""
+
+    def __init__(self, modes: Modes, num_outputs: int = 1) -> None:
+        super().__init__()
+        self.unit = 20 * modes.sd
+        self.network = MLP(2, num_outputs, WIDTHS, nn.ReLU)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x / self.unit)
 
 
-def scaled_penalty(modes: Modes) -> float:
-    """R1's weight: slopes are larger where modes are narrower."""
-    return 0.1 * modes.sd / 0.05
+def r1(modes: Modes) -> R1:
+    """R1 with a weight for the data's units: slopes are larger where modes are narrower."""
+    return R1(2 * modes.sd)
 
 
+BEST = "non-saturating + R1"
 SETTINGS: dict[str, Callable[[Modes], Objective]] = {
-    "non-saturating + R1": lambda modes: GAN(critic(), penalties=[R1(scaled_penalty(modes))]),
-    "non-saturating": lambda modes: GAN(critic()),
-    "minimax": lambda modes: GAN(critic(), "minimax"),
-    "least squares": lambda modes: GAN(critic(), "least-squares"),
-    "hinge": lambda modes: GAN(critic(), "hinge"),
-    "non-saturating + GP": lambda modes: GAN(critic(), penalties=[Interpolated(0.1)]),
-    "non-saturating + DRAGAN": lambda modes: GAN(critic(), penalties=[DRAGAN(0.1)]),
-    "f-GAN, KL": lambda modes: FGAN(critic(), "kl", penalties=[R1(scaled_penalty(modes))]),
-    "WGAN-GP": lambda modes: WGAN(critic(), [Interpolated(0.1)]),
+    BEST: lambda modes: GAN(Critic(modes), penalties=[r1(modes)]),
+    "non-saturating": lambda modes: GAN(Critic(modes)),
+    "non-saturating + GP": lambda modes: GAN(Critic(modes), penalties=[Interpolated(0.1)]),
+    "non-saturating + DRAGAN": lambda modes: GAN(Critic(modes), penalties=[DRAGAN(0.1)]),
+    "minimax": lambda modes: GAN(Critic(modes), "minimax"),
+    "minimax + GP": lambda modes: GAN(Critic(modes), "minimax", [Interpolated(0.1)]),
+    "minimax + DRAGAN": lambda modes: GAN(Critic(modes), "minimax", [DRAGAN(0.1)]),
+    "WGAN, clipped": lambda modes: WGAN(Critic(modes), clip=0.1),
+    "WGAN + GP": lambda modes: WGAN(Critic(modes), [Interpolated(0.1)]),
+    "WGAN + DRAGAN": lambda modes: WGAN(Critic(modes), [DRAGAN(0.1)]),
+    "least squares": lambda modes: GAN(Critic(modes), "least-squares"),
+    "hinge": lambda modes: GAN(Critic(modes), "hinge"),
+    "f-GAN, KL + R1": lambda modes: FGAN(Critic(modes), "kl", penalties=[r1(modes)]),
+    "MMD-GAN + GP": lambda modes: MMDGAN(Critic(modes, 8), penalties=[Interpolated(0.1)]),
     "MMD": lambda modes: MMD(RBF([modes.sd, 4 * modes.sd, 0.5, 2.0])),
-    "MMD-GAN": lambda modes: MMDGAN(critic(8), penalties=[Interpolated(0.1)]),
     "energy distance": lambda modes: EnergyDistance(),
     "sliced Wasserstein": lambda modes: SlicedWasserstein(32),
     "Sinkhorn": lambda modes: Sinkhorn(blur=modes.sd, diameter=20.0),
 }
+STEPS = {name: 20_000 if name == BEST else 5_000 for name in SETTINGS}
 
 
 class Fresh:
@@ -96,9 +115,9 @@ def adam(parameters: Any) -> Optimizer:
     return Adam(parameters, lr=LEARNING_RATE, betas=(0.0, 0.99))
 
 
-def measure(data: str, setting: str, seed: int, steps: int) -> dict[str, Any]:
+def measure(data: str, setting: str, seed: int) -> dict[str, Any]:
     """Train with one seed, and count modes of the averaged generator's draws."""
-    modes = DATA[data]
+    modes, steps = DATA[data], STEPS[setting]
     torch.manual_seed(seed)
     network = MLP(2, 2, WIDTHS, nn.ReLU)
     model = Generator(network, DataSpec((2,), "real"), latent=2)
@@ -117,7 +136,11 @@ def measure(data: str, setting: str, seed: int, steps: int) -> dict[str, Any]:
         pass
     seconds = time.perf_counter() - start
     with training.averaged(), torch.no_grad():
-        found = mode_coverage(model(size=DRAWS), torch.tensor(modes.centres), modes.sd)
+        draws = model(size=DRAWS)
+    found = mode_coverage(draws, torch.tensor(modes.centres), modes.sd)
+    if seed == 0:
+        DRAWN.mkdir(parents=True, exist_ok=True)
+        np.save(DRAWN / f"{data}, {setting}.npy", draws.numpy())
     return {"data": data, "setting": setting, "seed": seed, "steps": steps, "seconds": seconds} | found._asdict()
 
 
@@ -131,8 +154,28 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
     return [
         str(len(rows)), cell("modes"), cell("high_quality", 100.0), cell("kl", 1.0, 3), cell("spread", 1.0, 2),
-        cell("seconds", 1.0, 0),
+        str(rows[0]["steps"]), cell("seconds", 1.0, 0),
     ]  # fmt: skip
+
+
+def draw_figure() -> None:
+    """Show the first seed's draws of all settings, if all are there."""
+    files = {(data, setting): DRAWN / f"{data}, {setting}.npy" for data in DATA for setting in SETTINGS}
+    if not all(file.exists() for file in files.values()):
+        return
+    columns = len(SETTINGS) // 2
+    figure = Figure(figsize=(1.5 * columns, 6.8), layout="constrained")
+    axes = figure.subplots(4, columns)
+    for (i, data), (j, setting) in product(enumerate(DATA), enumerate(SETTINGS)):
+        place = axes[2 * (j // columns) + i, j % columns]
+        x = np.load(files[data, setting], allow_pickle=False)
+        place.scatter(*np.array(DATA[data].centres).T, s=14, facecolors="none", edgecolors="lightgrey", linewidths=0.8)
+        place.scatter(*x.T, s=0.4, color="C0")
+        limit = 1.3 * np.abs(DATA[data].centres).max()
+        place.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+        if not i:
+            place.set_title(setting.replace("non-saturating", "NS"), fontsize=8)
+    figure.savefig(Path(__file__).parent.parent / "docs" / "implicit.png", dpi=110)
 
 
 def read() -> list[dict[str, Any]]:
@@ -144,22 +187,22 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20_000)
     options = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(exist_ok=True)
     for seed, setting, data in product(range(options.seeds), options.settings, options.data):
-        wanted = (data, setting, seed, options.steps)
-        if not any((row["data"], row["setting"], row["seed"], row["steps"]) == wanted for row in read()):
+        if not any((row["data"], row["setting"], row["seed"]) == (data, setting, seed) for row in read()):
+            row = measure(data, setting, seed)
             with ROWS.open("a") as file:
-                file.write(json.dumps(measure(data, setting, seed, options.steps)) + "\n")
-    rows = [row for row in read() if row["steps"] == options.steps]
+                file.write(json.dumps(row) + "\n")
+    draw_figure()
+    rows = read()
     parts = [
         header("Modes found by objectives that compare samples", "make bench-implicit", 1,
                versions("torch", "pyro-ppl", "pyrogen-ppl", "geomloss")),
         f"Generator and critic are 256-256-256 ReLU networks of two-dimensional noise and data; batches of {BATCH}, "
-        f"drawn anew for each player's step, {options.steps:,} rounds of one step each; Adam at {LEARNING_RATE:g} with "
-        f"betas (0, .99), decayed linearly; the generator's parameters are averaged at {EMA}. "
+        f"drawn anew for each player's step, rounds of one step each; Adam at {LEARNING_RATE:g} with betas (0, .99), "
+        f"decayed linearly; the generator's parameters are averaged at {EMA}. "
         f"Of {DRAWS} draws: modes with a draw within three "
         f"standard deviations; the share of draws that are (98.9% for the data themselves, more means modes that are "
         f"too narrow); the divergence of the modes' shares from uniform, in nats; the standard deviation of modes, "
@@ -179,6 +222,7 @@ def main() -> None:
             "high quality, %",
             "KL",
             "spread",
+            "rounds",
             "seconds",
         ]
         parts += [f"## {data.capitalize()}", table(head, lines)]
