@@ -53,20 +53,20 @@ class Alarm:
         )
 
     def of_draws(self, found: Mapping[str, float], is_last: bool) -> str | None:
-        """Say that draws are all alike, by their ``spacing``, or drop most of the data, by their ``recall``.
+        """Say that draws are all alike, by their ``spacing``, or drop most of the data, by their ``coverage``.
 
-        Recall may begin low: it counts after five looks in a row, or at the last one.
+        Coverage may begin low: it counts after five looks in a row, or at the last one.
         """
         if not found:
             return None
-        spacing, recall = found["spacing"], found["recall"]
-        self.looks = 0 if recall >= MISSED else self.looks + 1
+        spacing, coverage = found["spacing"], found["coverage"]
+        self.looks = 0 if coverage >= MISSED else self.looks + 1
         if spacing >= ALIKE and self.looks < (1 if is_last else LOOKS):
             return None
         return self._once(
             "draws",
             f"the generator has collapsed: the typical distance from a draw to the next is {spacing:.1%} of that "
-            f"between data, and {recall:.1%} of data have a draw near them. Add a penalty of the critic's gradient, "
+            f"between data, and {coverage:.1%} of data have a draw near them. Add a penalty of the critic's gradient, "
             f"lower the learning rates, set Adam's first beta to 0, or learn by MMD, EnergyDistance or Sinkhorn, which "
             f"cannot be won by one point.",
         )

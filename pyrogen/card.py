@@ -92,7 +92,7 @@ def inspect(
     if not (roles.is_implicit or by_samples):
         return {}
     real, fake = _compared(model, dataset, batches, roles)
-    return {"spacing": evaluation.spacing(real, fake), "recall": evaluation.recall(real, fake)}
+    return {"spacing": evaluation.spacing(real, fake), "coverage": evaluation.coverage(real, fake)}
 
 
 def _energy_distance(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> Estimate:

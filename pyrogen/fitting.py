@@ -83,7 +83,7 @@ def fit(
         training: from :func:`pyrogen.inference.train`.
         validate: returns a figure's name and value, higher is better; it may draw random numbers freely. With a moving
             average of the parameters, it sees the average.
-        inspect: returns further figures for the metrics at each validation: none, or ``spacing`` and ``recall`` of
+        inspect: returns further figures for the metrics at each validation: none, or ``spacing`` and ``coverage`` of
             draws (:func:`~pyrogen.evaluation.spacing`), which are looked at for collapse.
         patience: stop after that many validations without a better one.
         per_datum: divide the logged loss by the rows of its batch (for programs whose plate is the batch).

@@ -13,7 +13,7 @@ from pyrogen.alarm import Alarm
 from pyrogen.cli import main
 from pyrogen.data import GRID
 from pyrogen.errors import CollapseError, CollapseWarning
-from pyrogen.evaluation import recall, spacing
+from pyrogen.evaluation import coverage, spacing
 from pyrogen.fitting import fit
 from pyrogen.inference import GAN, R1, WGAN, compile, train
 from pyrogen.models import generator
@@ -65,7 +65,7 @@ def test_a_collapsed_generator(strict, tmp_path):
 
     def look():
         fake = training.model(size=100).detach()
-        return {"spacing": spacing(data, fake), "recall": recall(data, fake)}
+        return {"spacing": spacing(data, fake), "coverage": coverage(data, fake)}
 
     run = Run.create(tmp_path / "run", {})
     with pytest.raises(CollapseError) if strict else pytest.warns(CollapseWarning, match="collapsed.*0.0%"):
@@ -80,16 +80,16 @@ def test_draws_that_drop_most_modes():
     fake, _ = GRID.sample(1000)
     one = data[mode == 3].repeat(50, 1)[:1000] + 0.05 * torch.randn(1000, 2)
     alarm = Alarm(strict=False)
-    good, bad = ({"spacing": spacing(data, x), "recall": recall(data, x)} for x in (fake, one))
-    assert good["recall"] == pytest.approx(1 - 2**-5, abs=0.03)
+    good, bad = ({"spacing": spacing(data, x), "coverage": coverage(data, x)} for x in (fake, one))
+    assert good["coverage"] == pytest.approx(1 - 2**-5, abs=0.03)
     assert bad["spacing"] > 0.05
-    assert bad["recall"] < 0.1
+    assert bad["coverage"] < 0.1
     heard = [alarm.of_draws(found, False) for found in [bad] * 4 + [good] + [bad] * 5]
     assert [message is None for message in heard] == [True] * 9 + [False]
     remembered = Alarm(strict=False)
     remembered.load_state_dict(alarm.state_dict())
     assert remembered.of_draws(bad, True) is None  # said once, over a resume as well
-    assert Alarm(strict=False).of_draws({"spacing": math.nan, "recall": 1.0}, False)
+    assert Alarm(strict=False).of_draws({"spacing": math.nan, "coverage": 1.0}, False)
     assert Alarm(strict=False).of_draws(bad, True)
 
 

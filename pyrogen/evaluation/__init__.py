@@ -2,21 +2,26 @@
 
 from pyrogen.evaluation.classification import accuracy
 from pyrogen.evaluation.estimate import Estimate, mean
+from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
-from pyrogen.evaluation.samples import energy_distance, recall, spacing
+from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 
 __all__ = [
     "Coverage",
     "Estimate",
+    "PrecisionRecall",
     "accuracy",
+    "coverage",
     "elbo",
     "energy_distance",
     "evaluating",
+    "frechet_distance",
     "iwae",
+    "kernel_distance",
     "log_likelihood",
     "mean",
     "mode_coverage",
-    "recall",
+    "precision_recall",
     "spacing",
 ]

@@ -6,7 +6,7 @@ from torch import Tensor
 from pyrogen.discrepancy import distances
 from pyrogen.evaluation.estimate import Estimate
 
-__all__ = ["energy_distance", "recall", "spacing"]
+__all__ = ["coverage", "energy_distance", "spacing"]
 
 
 def energy_distance(real: Tensor, fake: Tensor, unit: str = "energy") -> Estimate:
@@ -58,11 +58,11 @@ def spacing(real: Tensor, fake: Tensor) -> float:
     return float(of_fake / of_real) if of_real else float("inf")
 
 
-def recall(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
+def coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
     r"""Return the share of data that have a draw at least as near as their :math:`k`-th nearest fellow.
 
     For draws from the data's own distribution it is about :math:`1 - 2^{-k}`; a model that drops a mode misses its
-    data. (The measure is called coverage there.)
+    data.
 
     Args:
         real: shape ``(n, ...)``.
@@ -75,7 +75,7 @@ def recall(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
 
     Example:
         >>> x = torch.arange(20.0)[:, None]
-        >>> recall(x, x + 0.1), recall(x, torch.zeros(20, 1))
+        >>> coverage(x, x + 0.1), coverage(x, torch.zeros(20, 1))
         (1.0, 0.2)
     """
     x, y = real.flatten(1).double(), fake.flatten(1).double()
