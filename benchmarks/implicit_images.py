@@ -1,0 +1,402 @@
+"""Fashion-MNIST and stacked digits by objectives that compare samples: one convolutional generator, many distances.
+
+Each setting trains with a seed and is measured in the features of a classifier that is trained here first. Every
+(data, setting, seed) appends a line to ``results/implicit_images.jsonl``; what is there is not run again. Draws of the
+first seed are shown in ``docs/clothes.png``.
+
+Run: ``python benchmarks/implicit_images.py [--data fashion stacked] [--settings NAME ...] [--seeds 2]``.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from report import RESULTS, header, table, versions, write
+from safetensors.torch import load_file, save_file
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d
+from torch.optim import Adam
+
+from pyrogen.data import Dataset, fashion_mnist, mnist_10k
+from pyrogen.evaluation import coverage, frechet_distance, kernel_distance, precision_recall
+from pyrogen.exhibits import decode
+from pyrogen.inference import (
+    DRAGAN,
+    ELBO,
+    GAN,
+    R1,
+    WGAN,
+    Drift,
+    Interpolated,
+    MaximumLikelihood,
+    Objective,
+    implicit_entries,
+    train,
+)  # fmt: skip
+from pyrogen.inference.critics import Scaling, critic_for
+from pyrogen.models import Classifier, dcgan, progressive_gan, vae
+from pyrogen.nn import ConvolutionalEncoder
+from pyrogen.sites import Program
+from pyrogen.spec import DataSpec, scaled
+
+ROWS = RESULTS / "implicit_images.jsonl"
+CACHE = Path(__file__).parent.parent / "runs" / "implicit"
+CHANNELS, LATENT, BATCH, RATE = (32, 64), 64, 64, 5e-4
+STEPS = {"fashion": 1200, "stacked": 2000}
+FEATURES, COMPARED = 64, 5000
+LABELS = 1000
+SHOWN = 20
+
+Programs = tuple[Program, Program | None]
+Setting = Callable[[DataSpec], tuple[Programs, Objective]]
+
+
+def adam(parameters: Any) -> Adam:
+    return Adam(parameters, lr=RATE, betas=(0.5, 0.99))
+
+
+# Objectives
+
+
+def adversarial(make: Callable[..., Objective], spec: DataSpec) -> tuple[Programs, Objective]:
+    programs = dcgan(spec, latent=LATENT, channels=CHANNELS)
+    critic = critic_for(programs[0], False, (), None, "none")
+    return programs, make(critic, transform=Scaling(spec))
+
+
+def by_name(name: str, spec: DataSpec, **settings: Any) -> tuple[Programs, Objective]:
+    programs = dcgan(spec, latent=LATENT, channels=CHANNELS)
+    example = {"x": examples(fashion_mnist()) if len(spec.shape) == 3 else torch.zeros(0)}
+    return programs, getattr(implicit_entries, name)(*programs, example, **settings)
+
+
+def growing(spec: DataSpec) -> tuple[Programs, Objective]:
+    """Three stages of 7, 14 and 28 pixels, each faded in and trained for as long."""
+    programs = progressive_gan(spec, latent=LATENT, channels=(32, 64, 64), phase=STEPS["fashion"] // 5)
+    critic = critic_for(programs[0], False, (), None, "none")
+    return programs, WGAN(critic, [Interpolated(10.0), Drift()], transform=Scaling(spec))
+
+
+def likelihood(spec: DataSpec) -> tuple[Programs, Objective]:
+    programs = vae(spec, likelihood="discretized-logistic", latent=LATENT, network="convolutional", channels=CHANNELS)
+    return programs, ELBO()
+
+
+GAMES = {
+    "minimax": partial(GAN, game="minimax"),
+    "non-saturating": partial(GAN, game="non-saturating"),
+    "WGAN": WGAN,
+}
+PENALTIES = {"": [], " + GP": [Interpolated(10.0)], " + DRAGAN": [DRAGAN(10.0)]}
+MANY_PATHS: dict[str, Setting] = {
+    game + penalty: partial(adversarial, partial(make, penalties=terms))
+    for (game, make), (penalty, terms) in product(GAMES.items(), PENALTIES.items())
+}
+MANY_PATHS["WGAN"] = partial(adversarial, partial(WGAN, clip=0.05))
+BEST = "non-saturating + R1"
+SETTINGS: dict[str, dict[str, Setting]] = {
+    "fashion": {
+        BEST: partial(adversarial, partial(GAN, penalties=[R1(1.0)])),
+        "WGAN + GP, progressive": growing,
+        "MMD": partial(by_name, "mmd"),
+        "Sinkhorn": partial(by_name, "sinkhorn"),
+        "VAE, by the ELBO": likelihood,
+        **MANY_PATHS,
+    },
+    "stacked": {
+        BEST: partial(adversarial, partial(GAN, penalties=[R1(1.0)])),
+        "non-saturating": MANY_PATHS["non-saturating"],
+    },
+}
+
+
+# Data and features
+
+
+class Stacked:
+    """Batches of three digits drawn at random, as the channels of one image."""
+
+    def __init__(self, digits: Tensor) -> None:
+        self.digits = digits
+
+    def __iter__(self) -> Iterator[tuple[Tensor]]:
+        while True:
+            yield (self.digits[torch.randint(len(self.digits), (BATCH, 3)), 0].float(),)
+
+
+def examples(data: Dataset) -> Tensor:
+    return data.eval_columns("train")["x"][:1000]
+
+
+class Features(nn.Module):
+    """A convolutional network whose last layer but one is a space to compare images in."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        assert spec.num_classes is not None
+        self.features = nn.Sequential(ConvolutionalEncoder(spec.shape, FEATURES, (32, 64)), nn.ReLU())
+        self.last = nn.Linear(FEATURES, spec.num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.features(x))
+
+
+def trained_classifier(data: Dataset) -> tuple[Features, float]:
+    """Return a classifier of the data and its test accuracy, from the cache or trained."""
+    torch.manual_seed(0)
+    network = Features(data.spec)
+    path = CACHE / f"{data.name}.safetensors"
+    if path.exists():
+        network.load_state_dict(load_file(path))
+    else:
+        steps = train(
+            MaximumLikelihood(), Classifier(network, data.spec), None, data.batches(128), partial(Adam, lr=1e-3),
+            epochs=4, validate=False,
+        )  # fmt: skip
+        with torch.enable_grad():
+            for _ in steps:
+                pass
+        CACHE.mkdir(parents=True, exist_ok=True)
+        save_file(network.state_dict(), path)
+    test = data.eval_columns("test")
+    with torch.no_grad():
+        right = network(scaled(test["x"], data.spec)).argmax(1) == test["y"]
+    return network, float(right.double().mean())
+
+
+# Figures
+
+
+def fashion_figures(draw: Callable[[int], Tensor], critic: nn.Module | None) -> dict[str, float]:
+    """Compare draws with test images in features, and try the critic's features on a thousand labels."""
+    data = fashion_mnist()
+    network, _ = trained_classifier(data)
+    with torch.no_grad():
+        fake = network.features(scaled(draw(COMPARED), data.spec))
+        real = network.features(scaled(data.eval_columns("test")["x"][:COMPARED], data.spec))
+    precision, recall = precision_recall(real, fake)
+    found = {
+        "fid": frechet_distance(real, fake).value,
+        "kid": kernel_distance(real, fake).value,
+        "precision": precision,
+        "recall": recall,
+        "coverage": coverage(real, fake),
+    }
+    if critic is not None:
+        found["svm"] = svm_accuracy(data, partial(pooled_activations, critic))
+    return found
+
+
+def pooled_activations(critic: nn.Module, x: Tensor) -> Tensor:
+    """Return all convolutions' activations, max-pooled to 4 x 4 pixels, as in DCGAN's paper."""
+    found = []
+    with torch.no_grad():
+        for layer in critic.convolutions:
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                found.append(adaptive_max_pool2d(x, 4).flatten(1))
+    return torch.cat(found, 1)
+
+
+def svm_accuracy(data: Dataset, features: Callable[[Tensor], Tensor]) -> float:
+    """Fit a linear SVM to a thousand labels; its constant is chosen by cross-validation among them."""
+    few, test = data.eval_columns("train"), data.eval_columns("test")
+    x, y = few["x"][:LABELS], few["y"][:LABELS]
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), PCA(200, random_state=0), LinearSVC(max_iter=5000, random_state=0)),
+        {"linearsvc__C": [1e-4, 1e-3, 1e-2, 1e-1]},
+        cv=5,
+    )
+    search.fit(features(scaled(x, data.spec)).numpy(), y.numpy())
+    return float(search.score(features(scaled(test["x"], data.spec)).numpy(), test["y"].numpy()))
+
+
+def stacked_figures(draw: Callable[[int], Tensor], critic: nn.Module | None) -> dict[str, float]:
+    """Count which of the thousand modes 26,000 draws show, and the divergence of their shares from uniform."""
+    data = mnist_10k()
+    network, _ = trained_classifier(data)
+    with torch.no_grad():
+        draws = (draw(1000) for _ in range(26))
+        digits = torch.cat([network(scaled(x.reshape(-1, 1, 28, 28), data.spec)).argmax(1) for x in draws])
+    return shares(digits.reshape(-1, 3))
+
+
+def shares(digits: Tensor) -> dict[str, float]:
+    counts = torch.bincount(digits @ torch.tensor([100, 10, 1]), minlength=1000).double()
+    p = counts / counts.sum()
+    return {"modes": float((counts > 0).sum()), "kl": float(torch.xlogy(p, p * 1000).sum())}
+
+
+FIGURES = {"fashion": fashion_figures, "stacked": stacked_figures}
+
+
+def measure(name: str, setting: str, seed: int) -> dict[str, Any]:
+    """Train with one seed and measure the averaged generator's draws."""
+    data = fashion_mnist() if name == "fashion" else mnist_10k()
+    x = data.train["x"]
+    spec = data.spec if name == "fashion" else DataSpec((3, 28, 28), "levels", levels=256, name="stacked")
+    torch.manual_seed(seed)
+    (model, guide), objective = SETTINGS[name][setting](spec)
+    batches = data.batches(BATCH, only=["x"], drop_last=True) if name == "fashion" else Stacked(x)
+    has_critic = any(p.requires_grad for p in objective.parameters())
+    start = time.perf_counter()
+    training = train(
+        objective, model, guide, batches, adam, adam if has_critic else None, num_steps=STEPS[name], ema=0.995,
+        validate=False, compile=True,
+    )  # fmt: skip
+    for _ in training:
+        pass
+    seconds = time.perf_counter() - start
+
+    def draw(size: int) -> Tensor:
+        if guide is not None:
+            return decode(model, torch.randn(size, LATENT))
+        return model(size=size)
+
+    critic = getattr(getattr(getattr(objective, "critic", None), "network", None), "convolutions", None)
+    torch.manual_seed(seed)
+    with training.averaged(), torch.no_grad():
+        for module in training.modules:
+            module.eval()
+        figures = FIGURES[name](draw, None if critic is None else objective.critic.network)
+        if seed == 0:
+            save_file({"x": draw(SHOWN).contiguous()}, CACHE / f"{name}, {setting}.safetensors")
+    row = {"data": name, "setting": setting, "seed": seed, "steps": STEPS[name], "seconds": seconds}
+    return row | {key: float(value) for key, value in figures.items()}
+
+
+# The page
+
+
+def cell(rows: list[dict[str, Any]], figure: str, digits: int, factor: float = 1.0) -> str:
+    """Write the mean and standard error of a figure over seeds."""
+    values = [factor * row[figure] for row in rows if figure in row]
+    if not values:
+        return "–"
+    error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{error}"
+
+
+def references() -> tuple[list[str], str]:
+    """Return the figures of training images in the draws' place, and of pixels in the critic's."""
+    data = fashion_mnist()
+    _, accuracy = trained_classifier(data)
+    found = fashion_figures(lambda size: data.eval_columns("train")["x"][:size], None)
+    pixels = svm_accuracy(data, lambda x: x.flatten(1))
+    line = ["*training images*", "", f"{found['fid']:.2f}", f"{1000 * found['kid']:.2f}"]
+    line += [f"{found[key]:.3f}" for key in ("precision", "recall", "coverage")]
+    return [*line, f"pixels: {100 * pixels:.1f}", ""], f"{accuracy:.1%}"
+
+
+def perfect() -> str:
+    """Return the divergence that 26,000 draws of the uniform distribution have."""
+    torch.manual_seed(0)
+    values = [shares(torch.randint(10, (26_000, 3)))["kl"] for _ in range(20)]
+    return f"{mean(values):.3f}"
+
+
+def draw_figure() -> None:
+    """Show draws of the settings whose first seed has run."""
+    names = [name for name in SETTINGS["fashion"] if (CACHE / f"fashion, {name}.safetensors").exists()]
+    figure = Figure(figsize=(9, 0.52 * len(names)), layout="constrained")
+    for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+        x = load_file(CACHE / f"fashion, {name}.safetensors")["x"].clamp(0, 255)
+        axes.imshow(torch.cat(list(x[:, 0]), 1), cmap="gray_r", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axes.spines[:].set_visible(False)
+    figure.savefig(Path(__file__).parent.parent / "docs" / "clothes.png", dpi=110)
+
+
+def read() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+
+
+def report() -> None:
+    """Write what has been measured."""
+    rows = read()
+
+    def of(data: str, setting: str) -> list[dict[str, Any]]:
+        return [row for row in rows if (row["data"], row["setting"]) == (data, setting)]
+
+    reference, accuracy = references()
+    head = ["objective", "seeds", "FID", "KID × 1000", "precision", "recall", "coverage", "SVM, %", "seconds"]
+    lines = [
+        [
+            setting, str(len(found)), cell(found, "fid", 2), cell(found, "kid", 2, 1000),
+            *(cell(found, key, 3) for key in ("precision", "recall", "coverage")), cell(found, "svm", 1, 100),
+            cell(found, "seconds", 0),
+        ]
+        for setting in SETTINGS["fashion"]
+        if (found := of("fashion", setting))
+    ]  # fmt: skip
+    paths = [[game, *(cell(of("fashion", game + penalty), "fid", 2) for penalty in PENALTIES)] for game in GAMES]
+    stacked = [
+        [setting, str(len(found)), cell(found, "modes", 1), cell(found, "kl", 3), cell(found, "seconds", 0)]
+        for setting in SETTINGS["stacked"]
+        if (found := of("stacked", setting))
+    ]
+    write(
+        "implicit_images",
+        header("Images by objectives that compare samples", "make bench-implicit-images", 1,
+               versions("torch", "pyro-ppl", "pyrogen-ppl", "geomloss", "scikit-learn")),
+        f"DCGAN's generator and critic with {CHANNELS[0]} and {CHANNELS[1]} channels, {LATENT} latent variables, "
+        f"batches of {BATCH}, Adam at {RATE:g} with betas (.5, .99), a moving average at .995 of the generator's "
+        f"parameters, {STEPS['fashion']:,} rounds of one step for each player. The progressive networks have 32, 64 "
+        f"and 64 channels at 28, 14 and 7 pixels. The VAE has as many channels, and is shown by the means of p(x | "
+        f"z). Mean ± standard error over seeds.",
+        "## Fashion-MNIST",
+        f"{COMPARED:,} draws against as many test images, in the {FEATURES} features of a convolutional classifier "
+        f"that the benchmark trains (test accuracy {accuracy}): figures cannot be compared with those of other "
+        f"features. Precision and recall are those of Kynkäänniemi et al. with three neighbours, coverage that of "
+        f"Naeem et al. with five. SVM: test accuracy of a linear SVM with {LABELS:,} labels, in the critic's "
+        f"activations.",
+        table(head, [reference, *lines]),
+        "## Many paths to equilibrium, in small",
+        "FID of each game with each penalty (the Wasserstein critic without one has its weights clipped to .05). After "
+        "Fedus et al., https://arxiv.org/abs/1710.08446.",
+        table(["game", "none", "GP", "DRAGAN"], paths),
+        "## Stacked digits",
+        f"Three random digits of 10,000 as channels: a thousand modes. {STEPS['stacked']:,} rounds. Of 26,000 draws, "
+        f"each channel is named by a classifier: how many modes there are, and the divergence of their shares from "
+        f"uniform, in nats ({perfect()} for the uniform distribution itself). Published, on all of MNIST: VEEGAN 150 / "
+        f"2.95, DCGAN 99 / 3.40 (its table, https://arxiv.org/abs/1705.07761) and 78.9 / 4.50, PacDCGAN2 1000 / .06 "
+        f"(PacGAN's, https://arxiv.org/abs/1712.04086).",
+        table(["objective", "seeds", "modes of 1000", "KL", "seconds"], stacked),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=None, metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    RESULTS.mkdir(exist_ok=True)
+    for seed, data in product(range(options.seeds), options.data):
+        for setting in SETTINGS[data]:
+            wanted = options.settings is None or setting in options.settings
+            if wanted and not any((r["data"], r["setting"], r["seed"]) == (data, setting, seed) for r in read()):
+                row = measure(data, setting, seed)
+                with ROWS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    draw_figure()
+    report()
+
+
+if __name__ == "__main__":
+    main()
