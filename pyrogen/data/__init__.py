@@ -7,6 +7,7 @@ from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import encode_idx, read_idx, read_idx_folder
 from pyrogen.data.images import read_image_folder
 from pyrogen.data.pixels import PIXELS, apply_pixels
+from pyrogen.data.shapes import Factors, draw_factors, render, shapes
 from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
 from pyrogen.data.splits import split, standardize
 from pyrogen.data.toy import GRID, RING, Modes, grid, ring
@@ -17,11 +18,13 @@ __all__ = [
     "RING",
     "Batches",
     "Dataset",
+    "Factors",
     "Modes",
     "apply_pixels",
     "breast_cancer",
     "cache_folder",
     "digits",
+    "draw_factors",
     "encode_idx",
     "fashion_mnist",
     "from_arrays",
@@ -33,7 +36,9 @@ __all__ = [
     "read_idx",
     "read_idx_folder",
     "read_image_folder",
+    "render",
     "ring",
+    "shapes",
     "split",
     "standardize",
 ]

@@ -1,5 +1,6 @@
 """Figures for fitted programs, each with its error bar."""
 
+from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.classification import accuracy
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
@@ -8,10 +9,12 @@ from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 
 __all__ = [
+    "Arithmetic",
     "Coverage",
     "Estimate",
     "PrecisionRecall",
     "accuracy",
+    "attribute_arithmetic",
     "coverage",
     "elbo",
     "energy_distance",
