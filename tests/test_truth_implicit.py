@@ -10,6 +10,7 @@ import pytest
 import torch
 from known_answers import GAUSSIAN_PAIRS
 from torch import nn
+from torch.nn.functional import softplus
 
 from pyrogen import discrepancy
 from pyrogen.data import GRID, RING
@@ -504,3 +505,46 @@ def test_mutants_of_the_mixture_are_caught():
     one = mode_coverage(centres[:1].expand(2500, 2), centres, GRID.sd)
     assert (one.modes, one.kl) == (1, pytest.approx(math.log(25)))
     assert mode_coverage(draws + 1, centres, GRID.sd).high_quality < 0.01
+
+
+class Counting(torch.nn.Module):
+    """A critic that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Softplus(), torch.nn.Linear(8, 1))
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.net(x)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_a_penalty_at_the_data_shares_their_scores(weight):
+    """The loss and its gradient are those of the definition, and the critic sees data and draws once each."""
+    torch.manual_seed(0)
+    critic, x = Counting(), torch.randn(9, 2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(x.new_zeros(2), 1.0).to_event(1), obs=x)
+
+    learner = GAN(critic, penalties=[R1(weight)])
+    torch.manual_seed(1)
+    found = torch.autograd.grad(learner.critic_loss(model, None, x), critic.parameters(), allow_unused=True)
+    assert critic.calls == 2
+    torch.manual_seed(1)
+    fake, real = torch.randn(9, 2), x.clone().requires_grad_()
+    scores = critic(real)
+    (slope,) = torch.autograd.grad(scores.sum(), real, create_graph=True)
+    by_hand = softplus(-scores).mean() + softplus(critic(fake)).mean() + weight / 2 * slope.square().sum(1).mean()
+    torch.testing.assert_close(found, torch.autograd.grad(by_hand, critic.parameters()))
+
+
+def test_mutant_a_penalty_that_passes_no_gradient_on(monkeypatch):
+    gradients = penalties.Scores.gradients
+    detached = lambda self, values: tuple(g.detach() for g in gradients(self, values))  # noqa: E731
+    monkeypatch.setattr(penalties.Scores, "gradients", detached)
+    with pytest.raises(AssertionError):
+        test_a_penalty_at_the_data_shares_their_scores(0.7)

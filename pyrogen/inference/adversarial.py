@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError
 from pyrogen.inference.objective import Objective
-from pyrogen.inference.penalties import Penalty, Score
+from pyrogen.inference.penalties import Penalty, Score, Scores
 from pyrogen.inference.samples import Samples, Transform, samples_of
 from pyrogen.sites import Program
 
@@ -56,11 +56,9 @@ class Adversarial(Objective):
         """Return data and draws as the critic sees them."""
         return samples_of(model, args, kwargs, self.covariates).transformed(self.transform)
 
-    def penalised(self, loss: Tensor, score: Score, samples: Samples) -> Tensor:
-        """Add the penalties to the critic's loss, given the function whose gradient they bound."""
-        for penalty in self.penalties:
-            loss = loss + penalty(score, samples.real, samples.fake)
-        return loss
+    def penalty(self, score: Score, samples: Samples) -> Tensor | float:
+        """Return the sum of the penalties, given the function that they keep in bounds."""
+        return sum(penalty(score, samples.real, samples.fake) for penalty in self.penalties)
 
 
 class Scoring(Adversarial):
@@ -91,12 +89,13 @@ class Scoring(Adversarial):
         """Return the critic's loss, with its penalties."""
         with torch.no_grad():
             samples = self.samples(model, args, kwargs)
-        score = partial(self.scores, covariates=samples.covariates)
+        score = Scores(partial(self.scores, covariates=samples.covariates))
+        penalty = self.penalty(score, samples)  # first: a penalty at the data scores them on the way
         of_real, of_fake = score(samples.real), score(samples.fake)
         with torch.no_grad():
             order = (of_real > of_fake).to(self.critic_order.dtype).mean()
             self.critic_order.lerp_(order, 1 - REMEMBERED)
-        return self.penalised(self.loss_of_critic(of_real, of_fake), score, samples)
+        return self.loss_of_critic(of_real, of_fake) + penalty
 
     def monitored(self) -> dict[str, Tensor]:
         """Return ``critic_order``: how often the critic scored a datum above a draw, a moving average.

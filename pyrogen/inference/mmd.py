@@ -112,4 +112,4 @@ class MMDGAN(Adversarial):
             to_real, to_fake = (at(squared_distances(t, other)) for other in (x, y))
             return to_real.mean(1) - to_fake.mean(1)
 
-        return self.penalised(-mmd2(x, y, self.kernel), witness, samples)
+        return self.penalty(witness, samples) - mmd2(x, y, self.kernel)

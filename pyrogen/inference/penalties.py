@@ -14,9 +14,38 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyrogen.errors import ProgramError
 
-__all__ = ["DRAGAN", "R1", "Drift", "Interpolated", "Penalty", "Score"]
+__all__ = ["DRAGAN", "R1", "Drift", "Interpolated", "Penalty", "Score", "Scores"]
 
 Score = Callable[[Sequence[Tensor]], Tensor]
+
+
+class Scores:
+    """A critic's scores, which are not computed again at points where its gradient was asked for.
+
+    Args:
+        score: from the sites' values to shape ``(batch,)``.
+    """
+
+    def __init__(self, score: Score) -> None:
+        self.score = score
+        self.known: list[tuple[Sequence[Tensor], Tensor]] = []
+
+    def __call__(self, values: Sequence[Tensor]) -> Tensor:
+        for points, found in self.known:
+            if points is values:
+                return found
+        return self.score(values)
+
+    def gradients(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the scores' gradient at each datum, by site, in the sites' shapes."""
+
+        def scored(points: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+            scores = self.score(points)
+            return scores.sum(), scores
+
+        gradients, scores = torch.func.grad(scored, has_aux=True)(tuple(value.detach() for value in values))
+        self.known.append((values, scores))
+        return gradients
 
 
 @dataclass(frozen=True)
@@ -143,7 +172,7 @@ def _squared_norms(score: Score, at: Sequence[Tensor]) -> Tensor:
     for value in at:
         if not value.is_floating_point():
             raise ProgramError(f"a penalty needs sites with real values: there is no gradient in {value.dtype}")
-    gradients = torch.func.grad(lambda points: score(points).sum())(tuple(value.detach() for value in at))
+    gradients = (score if isinstance(score, Scores) else Scores(score)).gradients(at)
     return torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0)
 
 
