@@ -180,6 +180,10 @@ def loss_curves(metrics: list[dict[str, Any]], unit: str = "loss") -> list[Exhib
         caption = "The critic's loss: where it stays far below that of a critic that guesses, the critic has won."
         points = {"critic loss": _points(metrics, "critic_loss")}
         found.append(Exhibit("critic", "Critic's loss", caption, pictures.curves(points, "loss")))
+    scores = {key: _points(metrics, f"critic_{name}") for key, name in (("data", "real"), ("draws", "fake"))}
+    if all(scores.values()):
+        caption = "What the critic gives data and draws on average: where the two part for good, it has won."
+        found.append(Exhibit("scores", "Critic's scores", caption, pictures.curves(scores, "score")))
     names = sorted({name for row in metrics for name in row if name.startswith("validation_")})
     if names:
         series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}

@@ -193,8 +193,9 @@ class Driver:
 
     def _log(self, step: Step, bar: Any) -> None:
         values = {"loss": float(step.loss) / (step.rows if self.per_datum else 1), "grad_norm": float(step.grad_norm)}
-        if step.critic_loss is not None:
-            values["critic_loss"] = float(step.critic_loss)
+        for name in ("critic_loss", "critic_grad_norm"):
+            if (value := getattr(step, name)) is not None:
+                values[name] = float(value)
         values |= {name: float(value) for name, value in self.training.objective.monitored().items()}
         self._note(epoch=step.epoch, **values)
         bar.set_postfix({"loss": f"{values['loss']:.4g}"} | self.shown)

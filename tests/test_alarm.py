@@ -37,7 +37,10 @@ def test_a_saturated_critic(tmp_path):
     with pytest.warns(CollapseWarning, match=r"critic is saturated.*99%.*penalty") as caught:
         fit(game(1e-8, shift=6.0), Run.create(tmp_path / "run", {}), log_every=10)
     assert len([w for w in caught if w.category is CollapseWarning]) == 1  # once, not at each line
-    assert Run.open(tmp_path / "run").metrics()[-1]["critic_order"] > 0.99
+    last = Run.open(tmp_path / "run").metrics()[-1]
+    assert last["critic_order"] > 0.99
+    assert last["critic_real"] > 1 > -1 > last["critic_fake"]
+    assert 0 < last["critic_grad_norm"] < 1
 
 
 def test_strict_ends_the_fit_with_a_checkpoint(tmp_path):

@@ -69,6 +69,8 @@ class Scoring(Adversarial):
     """
 
     critic_order: Tensor
+    critic_real: Tensor
+    critic_fake: Tensor
 
     def __init__(
         self,
@@ -79,6 +81,8 @@ class Scoring(Adversarial):
     ) -> None:
         super().__init__(critic, penalties, covariates, transform)
         self.register_buffer("critic_order", torch.tensor(0.5))
+        self.register_buffer("critic_real", torch.tensor(0.0))
+        self.register_buffer("critic_fake", torch.tensor(0.0))
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the programs' loss."""
@@ -93,16 +97,18 @@ class Scoring(Adversarial):
         penalty = self.penalty(score, samples)  # first: a penalty at the data scores them on the way
         of_real, of_fake = score(samples.real), score(samples.fake)
         with torch.no_grad():
-            order = (of_real > of_fake).to(self.critic_order.dtype).mean()
-            self.critic_order.lerp_(order, 1 - REMEMBERED)
+            self.critic_order.lerp_((of_real > of_fake).to(self.critic_order.dtype).mean(), 1 - REMEMBERED)
+            self.critic_real.lerp_(of_real.mean().to(self.critic_real.dtype), 1 - REMEMBERED)
+            self.critic_fake.lerp_(of_fake.mean().to(self.critic_fake.dtype), 1 - REMEMBERED)
         return self.loss_of_critic(of_real, of_fake) + penalty
 
     def monitored(self) -> dict[str, Tensor]:
-        """Return ``critic_order``: how often the critic scored a datum above a draw, a moving average.
+        """Return moving averages: how often the critic scored a datum above a draw, and its scores of either.
 
-        One half is a critic that guesses; near one it has won, and its gradient may have nothing left to teach.
+        ``critic_order`` of one half is a critic that guesses; near one it has won, and its gradient may have nothing
+        left to teach. ``critic_real`` and ``critic_fake`` are logits where the critic is a classifier.
         """
-        return {"critic_order": self.critic_order}
+        return {"critic_order": self.critic_order, "critic_real": self.critic_real, "critic_fake": self.critic_fake}
 
     @abstractmethod
     def loss_of_programs(self, fake: Tensor) -> Tensor:

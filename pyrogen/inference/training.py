@@ -40,6 +40,7 @@ class Step:
         loss: the programs' last loss, shape ``()``.
         grad_norm: the norm of its gradient before clipping, shape ``()``.
         critic_loss: the critic's last loss, shape ``()``; ``None`` without a critic.
+        critic_grad_norm: the norm of its gradient, likewise.
         rows: the length of the first tensor in the programs' last batch; 1 without data.
     """
 
@@ -48,6 +49,7 @@ class Step:
     loss: Tensor
     grad_norm: Tensor
     critic_loss: Tensor | None
+    critic_grad_norm: Tensor | None
     rows: int
 
 
@@ -236,8 +238,15 @@ class Training(Iterator[Step]):
         for schedule in self.schedules:
             schedule.advance()
         last, critic = outcomes["programs"], outcomes.get("critic")
-        critic_loss = None if critic is None else critic.loss
-        return Step(self.index, self.feed.epoch, last.loss, last.norm, critic_loss, _rows(drawn["programs"]))
+        return Step(
+            index=self.index,
+            epoch=self.feed.epoch,
+            loss=last.loss,
+            grad_norm=last.norm,
+            critic_loss=None if critic is None else critic.loss,
+            critic_grad_norm=None if critic is None else critic.norm,
+            rows=_rows(drawn["programs"]),
+        )
 
     def _batches(self, first: Batch) -> Iterator[Batch]:
         yield first
