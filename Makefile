@@ -62,7 +62,7 @@ bench-gan-step: setup
 	$(BIN)/python benchmarks/gan_step.py
 
 bench-implicit: setup
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/implicit.py --settings "non-saturating + R1" "non-saturating" --seeds 10
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/implicit.py --settings "non-saturating + R1, longer" "non-saturating" --seeds 10
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/implicit.py
 
 bench-implicit-images: data

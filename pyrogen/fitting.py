@@ -76,7 +76,8 @@ def fit(
     """Take a training to its end, and keep everything in a run directory.
 
     Every ``log_every`` steps a line goes to ``metrics.jsonl``; every ``evaluate_every`` steps the programs are
-    validated and a checkpoint is written. SIGINT and SIGTERM finish the step and save. A run that was killed and
+    validated and a checkpoint is written. While networks grow, no checkpoint is the best one, and neither patience nor
+    strictness counts. SIGINT and SIGTERM finish the step and save. A run that was killed and
     resumed ends with the same figures, bit for bit, as one that was not.
 
     Args:
@@ -212,9 +213,10 @@ class Driver:
             self.figure = name
             if not isfinite(value):
                 warnings.warn(f"step {self.index}: the validation {name} is {value}", stacklevel=2)
-            is_best = isfinite(value) and (self.best is None or value > self.best)
-            self.best = value if is_best else self.best
-            self.since_best = 0 if is_best else self.since_best + 1
+            if self.training.is_grown:
+                is_best = isfinite(value) and (self.best is None or value > self.best)
+                self.best = value if is_best else self.best
+                self.since_best = 0 if is_best else self.since_best + 1
         found: Mapping[str, float] = {}
         if self.inspect is not None:
             with rehearsal(), self.training.averaged():
@@ -222,7 +224,7 @@ class Driver:
                 found = self.inspect()
             self._note(**found)
         self._save(is_best)
-        self._heed(self.alarm.of_draws(found, is_last))
+        self._heed(self.alarm.of_draws(found if self.training.is_grown else {}, is_last))
 
     def _note(self, **values: float) -> None:
         self.run.log(self.index, **values)

@@ -10,11 +10,21 @@ import torch
 from pyro import get_param_store, poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from pyrogen.errors import ProgramError
 from pyrogen.schedule import schedules
 
-__all__ = ["check_held", "check_one_device", "live_state", "modules_of", "owners", "program_parameters", "take_state"]
+__all__ = [
+    "check_held",
+    "check_one_device",
+    "live_state",
+    "modules_of",
+    "owners",
+    "program_parameters",
+    "running_statistics",
+    "take_state",
+]
 
 
 def owners(*programs: Any) -> dict[str, nn.Module]:
@@ -269,6 +279,21 @@ def live_state(programs: Iterable[Any], parameters: Mapping[str, Tensor]) -> dic
                 state[f"{name}.{key}"] = tensor
                 held.add(id(tensor))
     return state
+
+
+def running_statistics(programs: Iterable[Any]) -> dict[str, Tensor]:
+    """Name what normalisation layers remember of their inputs, as :func:`live_state` names it.
+
+    Parameters that are averaged go with statistics that are.
+    """
+    return {
+        f"{name}.{prefix}{'.' if prefix else ''}{key}": tensor
+        for name, module in modules_of(*programs).items()
+        for prefix, part in module.named_modules()
+        if isinstance(part, _NormBase)
+        for key, tensor in part.named_buffers(recurse=False)
+        if tensor.is_floating_point()
+    }
 
 
 def take_state(programs: Iterable[Any], parameters: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

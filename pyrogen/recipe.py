@@ -239,7 +239,12 @@ class Recipe:
         with rehearsal():  # a critic that is made here draws its weights, and is another one than the fit's
             objective = self.objective_of(dataset, programs)
             steps = self.num_steps(len(self._batches(dataset, programs, objective)))
+            growing = schedules([*owners(*programs).values(), objective])
+            for schedule in growing:
+                schedule.at(schedule.length)  # most steps are those of the grown networks
             pays = is_worth_compiling(objective, *programs, on_device, steps)
+            for schedule in growing:
+                schedule.refresh()
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
 
     def _batches(self, dataset: Dataset, programs: Programs, objective: Objective) -> Batches:

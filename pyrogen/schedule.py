@@ -32,15 +32,20 @@ class Schedule(nn.Module, ABC):
         self._count = np.zeros((), dtype=np.int64)  # an array: graphs depend on the values of plain numbers
 
     @abstractmethod
-    def at(self, step: int) -> None:
-        """Set the attributes to those after so many rounds."""
+    def at(self, step: int) -> bool:
+        """Set the attributes to those after so many rounds, and tell whether they changed."""
 
-    def advance(self) -> None:
-        """Count one round."""
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing changes any more."""
+        return int(self._count) >= self.length
+
+    def advance(self) -> bool:
+        """Count one round, and tell whether attributes changed: what was captured before is of no use then."""
         with torch.no_grad():
             self.step.add_(1)
         self._count += 1
-        self.at(int(self._count))
+        return self.at(int(self._count))
 
     def refresh(self) -> None:
         """Follow a buffer that was restored; a read by the host."""

@@ -229,6 +229,29 @@ def test_clipping():
     assert all(p.detach().abs().max() <= 0.01 for p in learner.parameters())
 
 
+@pytest.mark.parametrize("compile", [False, "capture"])
+def test_statistics_are_averaged_with_the_parameters(compile):
+    """Averaged parameters with the last batch's statistics would be a network that was never there."""
+    spec = DataSpec((1, 8, 8), "dequantized", levels=4)
+    model, _ = dcgan(spec, latent=2, channels=(3, 4))
+    learner = implicit_entries.gan(model, None, {}, channels=(3, 4))
+    batches = [torch.rand(6, 1, 8, 8)]
+    adam = partial(torch.optim.Adam, lr=1e-2)
+    training = train(learner, model, None, batches, adam, adam, num_steps=4, ema=0.75, compile=compile)
+    norm = model.network.norms[0]
+    expected = norm.running_var.clone()
+    for _ in training:
+        expected = 0.75 * expected + 0.25 * norm.running_var
+    last = norm.running_var.clone()
+    with training.averaged():
+        torch.testing.assert_close(norm.running_var, expected)
+        assert norm.num_batches_tracked > 0
+    assert torch.equal(norm.running_var, last)
+    assert not torch.allclose(last, expected)
+    saved = training.state_dict()["player"]["average"]
+    torch.testing.assert_close(saved["model.network.norms.0.running_var"], expected)
+
+
 # What a critic sees
 
 

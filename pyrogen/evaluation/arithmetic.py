@@ -17,10 +17,14 @@ class Arithmetic(NamedTuple):
 
     Attributes:
         success: the share of sums with both attributes as wanted.
-        chance: the share of draws of the prior that have them.
+        kept: the share with the first one, man or woman, as it was.
+        added: the share with the second one, glasses.
+        chance: what success would be, were sums draws of the prior.
     """
 
     success: Estimate
+    kept: Estimate
+    added: Estimate
     chance: float
 
 
@@ -39,6 +43,7 @@ def attribute_arithmetic(
 
     should make a woman with glasses. Each :math:`\bar z` is the mean of some draws' latent vectors; which attributes a
     draw has is for the classifier to say. Both ways are tried equally often, from men to women and from women to men.
+    Of three exemplars, sums of standard normal vectors are about as long as draws; of more, shorter, and more typical.
 
     Args:
         generate: from latent vectors, shape ``(n, latent)``, to what is generated.
@@ -64,10 +69,10 @@ def attribute_arithmetic(
     attributes = classify(generate(z))
     wanted = torch.arange(repeats, device=z.device) % 2
     found = classify(generate(sums(z, attributes, wanted, exemplars)))
-    is_right = (found[:, 0] == wanted) & (found[:, 1] == 1)
-    # Either way has its own chance; both are tried equally often.
-    chance = (attributes[:, 1] == 1).double().mean() / 2
-    return Arithmetic(mean(is_right.double(), "share"), float(chance))
+    is_kept, is_added = found[:, 0] == wanted, found[:, 1] == 1
+    success, kept, added = (mean(right.double(), "share") for right in (is_kept & is_added, is_kept, is_added))
+    chance = (attributes[:, 1] == 1).double().mean() / 2  # either way has its own; both are tried equally often
+    return Arithmetic(success, kept, added, float(chance))
 
 
 def sums(z: Tensor, attributes: Tensor, wanted: Tensor, exemplars: int = 3) -> Tensor:

@@ -12,7 +12,7 @@ from pyrogen.inference.fgan import FGAN
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.mmd import MMD, MMDGAN
 from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
-from pyrogen.inference.penalties import DRAGAN, R1, Interpolated, Penalty
+from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.wgan import WGAN
 from pyrogen.sites import Program
 
@@ -118,6 +118,7 @@ def wgan_gp(
     example: Example,
     *,
     penalty_weight: float = 10.0,
+    drift_weight: float = 0.001,
     hidden: Sequence[int] = (256, 256),
     channels: Sequence[int] | None = None,
     norm: Norm = "none",
@@ -126,12 +127,14 @@ def wgan_gp(
 
     Args:
         penalty_weight: of the interpolated penalty, for data scaled to [-1, 1].
+        drift_weight: of the penalty that keeps scores near zero.
         hidden: widths of a fully connected critic.
         channels: channels of a convolutional critic; as those of the program's network, if not given.
         norm: of a convolutional critic: batch, spectral or none.
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
-    return WGAN(critic, _penalties("interpolated", penalty_weight), transform=Scaling(spec_of(model)))
+    penalties = [Interpolated(penalty_weight), Drift(drift_weight)]
+    return WGAN(critic, penalties, transform=Scaling(spec_of(model)))
 
 
 def mmd(model: Program, guide: Program | None, example: Example, *, bandwidths: Sequence[float] | None = None) -> MMD:

@@ -20,7 +20,7 @@ Score = Callable[[Sequence[Tensor]], Tensor]
 
 
 class Scores:
-    """A critic's scores, which are not computed again at points where its gradient was asked for.
+    """A critic's scores, which are not computed again at points where they, or their gradient, were asked for.
 
     Args:
         score: from the sites' values to shape ``(batch,)``.
@@ -34,7 +34,8 @@ class Scores:
         for points, found in self.known:
             if points is values:
                 return found
-        return self.score(values)
+        self.known.append((values, self.score(values)))
+        return self.known[-1][1]
 
     def gradients(self, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the scores' gradient at each datum, by site, in the sites' shapes."""
@@ -73,7 +74,7 @@ class Penalty(ABC):
         """
 
     def check(self, critic: nn.Module) -> None:
-        """Refuse a critic whose score of a datum depends on the other data.
+        """Refuse a critic that normalises over the batch.
 
         Raises:
             ProgramError: where the critic normalises over the batch.

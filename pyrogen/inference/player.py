@@ -28,7 +28,8 @@ class Player:
         optimizer: a torch optimiser over (some of) them, or a factory of one.
         scheduler: a factory of a learning-rate schedule, which advances with each step.
         clip_norm: gradients of a larger norm are scaled down to it.
-        ema: decay of an exponential moving average of the parameters.
+        ema: decay of an exponential moving average of the parameters and statistics.
+        statistics: buffers that go with the parameters, by name: what batch normalisation remembers of its inputs.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Player:
         scheduler: SchedulerLike | None = None,
         clip_norm: float | None = None,
         ema: float | None = None,
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.optimizer = _made(optimizer, parameters)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -47,7 +49,8 @@ class Player:
         self.clip_norm = clip_norm
         self.ema = ema
         self._detached = [p.detach() for p in self.parameters]
-        self.average = [p.detach().clone() for p in self.parameters] if ema is not None else []
+        self._averaged = dict(zip(self.names, self._detached, strict=True)) | dict(statistics or {})
+        self.average = [tensor.clone() for tensor in self._averaged.values()] if ema is not None else []
 
     def backward(self, loss: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradients, clip them, and return their norm and whether loss and norm are finite."""
@@ -82,8 +85,8 @@ class Player:
     def average_in(self) -> None:
         """Let the moving average follow the parameters."""
         if self.ema is not None:
-            for average, p in zip(self.average, self.parameters, strict=True):
-                average.copy_(torch.lerp(average, p.detach(), 1 - self.ema))
+            for average, tensor in zip(self.average, self._averaged.values(), strict=True):
+                average.copy_(torch.lerp(average, tensor, 1 - self.ema))
 
     def advance(self) -> None:
         """Let the learning-rate schedule follow a step that was taken by a graph in the optimiser's place."""
@@ -101,7 +104,7 @@ class Player:
         self.optimizer.step()
         if self.ema is not None:
             with torch.no_grad():
-                torch._foreach_lerp_(self.average, self._detached, 1 - self.ema)
+                torch._foreach_lerp_(self.average, list(self._averaged.values()), 1 - self.ema)
         if finite is not None:
             for tensor in self._tensors(finite.device):
                 # What the optimiser made in this step was nothing before it: zero, as optimisers begin.
@@ -126,23 +129,24 @@ class Player:
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Put the moving average in the parameters' place for the body."""
-        kept = [p.detach().clone() for p in self.parameters]
+        tensors = list(self._averaged.values())
+        kept = [tensor.clone() for tensor in tensors]
         with torch.no_grad():
-            for p, value in zip(self.parameters, self.average, strict=True):
-                p.copy_(value)
+            for tensor, value in zip(tensors, self.average, strict=True):
+                tensor.copy_(value)
         try:
             yield
         finally:
             with torch.no_grad():
-                for p, value in zip(self.parameters, kept, strict=True):
-                    p.copy_(value)
+                for tensor, value in zip(tensors, kept, strict=True):
+                    tensor.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return a copy of the states of optimiser, schedule and average; parameters are the programs' own to save."""
         state = {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "average": dict(zip(self.names, self.average, strict=False)),
+            "average": dict(zip(self._averaged, self.average, strict=False)),
         }
         return deepcopy(state)
 
@@ -151,7 +155,7 @@ class Player:
         self.optimizer.load_state_dict(deepcopy(state["optimizer"]))
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(deepcopy(state["scheduler"]))
-        for name, average in zip(self.names, self.average, strict=False):
+        for name, average in zip(self._averaged, self.average, strict=False):
             average.copy_(state["average"][name])
 
 

@@ -19,7 +19,15 @@ from pyrogen.inference.objective import Objective
 from pyrogen.inference.objective import Player as Kind
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Outcome, Turn, loss_of
-from pyrogen.parameters import check_held, check_one_device, live_state, modules_of, program_parameters, take_state
+from pyrogen.parameters import (
+    check_held,
+    check_one_device,
+    live_state,
+    modules_of,
+    program_parameters,
+    running_statistics,
+    take_state,
+)
 from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
 from pyrogen.schedule import Schedule, schedules
 from pyrogen.sites import Program
@@ -125,6 +133,11 @@ class Training(Iterator[Step]):
             raise StopIteration
         return self.feed.draw(self.device, self.epochs)
 
+    @property
+    def is_grown(self) -> bool:
+        """Whether all schedules within the programs and the objective are done, so that draws can be judged."""
+        return all(schedule.is_done for schedule in self.schedules)
+
     def averaged(self) -> AbstractContextManager[None]:
         """Put the moving average of the programs' parameters, if one is kept, in their place for a ``with`` body."""
         return nullcontext() if self.programs is None or self.programs.ema is None else self.programs.averaged()
@@ -220,7 +233,7 @@ class Training(Iterator[Step]):
             raise ProgramError(f"{name} has a critic: pass critic_optimizer, too")
         if self._make_critic is not None and not critic_parameters:
             raise ProgramError(f"{name} has no critic: leave critic_optimizer out")
-        self.programs = self._make_programs(self.parameters)
+        self.programs = self._make_programs(self.parameters, statistics=running_statistics((self.model, self.guide)))
         self.critic = None if self._make_critic is None else self._make_critic(critic_parameters)
         held = [*self.programs.parameters, *(self.critic.parameters if self.critic else ())]
         named = self.parameters | dict(critic_parameters)
@@ -235,8 +248,9 @@ class Training(Iterator[Step]):
             drawn = {kind: next(batches) for kind in kinds}
             outcomes |= self._turn(drawn)
         self.index += 1
-        for schedule in self.schedules:
-            schedule.advance()
+        changed = [schedule.advance() for schedule in self.schedules]
+        if any(changed):
+            self._graphs.clear()
         last, critic = outcomes["programs"], outcomes.get("critic")
         return Step(
             index=self.index,

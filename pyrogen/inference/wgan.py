@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrogen.errors import UsageError
 from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.objective import Player
 from pyrogen.inference.penalties import Penalty
 from pyrogen.inference.samples import Transform
+from pyrogen.nn.progressive import EqualizedConv2d, EqualizedLinear
 
 __all__ = ["WGAN"]
 
@@ -47,6 +49,11 @@ class WGAN(Scoring):
         super().__init__(critic, penalties, covariates, transform)
         if clip is not None and not clip > 0:
             raise ValueError(f"clip must be positive, found {clip}")
+        if clip is not None and any(isinstance(part, EqualizedConv2d | EqualizedLinear) for part in critic.modules()):
+            raise UsageError(
+                "the critic's layers have an equalised learning rate: their weights are drawn from N(0, 1) and scaled "
+                "when they are used, and clipping would leave nothing of them. Use a gradient penalty (wgan-gp)"
+            )
         self.clip = clip
 
     def loss_of_programs(self, fake: Tensor) -> Tensor:

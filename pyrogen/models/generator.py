@@ -166,7 +166,8 @@ def progressive_gan(
 ) -> tuple[Generator, None]:
     """Make a generator of images that grows from a small resolution to that of the data.
 
-    Until it is grown, draws and data alike have the detail of the stage that it is at.
+    Until it is grown, draws and data alike have the detail of the stage that it is at. The last layer is linear, as in
+    the paper: draws may leave the range of bounded data a little.
 
     Args:
         spec: shape and kind of the data.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from math import gcd, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from pyrogen.schedule import Schedule
 
 __all__ = ["Growth", "ProgressiveCritic", "ProgressiveGenerator"]
 
-GROUP = 4
-"""Images whose deviation from each other is taken together."""
+GROUPS = (4, 3, 2)
+"""How many images' deviation from each other is taken together: the first that divides a batch."""
 
 
 class Growth(Schedule):
@@ -40,8 +40,8 @@ class Growth(Schedule):
         >>> growth = Growth(num_stages=2, phase=4)
         >>> growth(torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])).flatten()
         tensor([3., 3., 3., 3.])
-        >>> for _ in range(6):
-        ...     growth.advance()
+        >>> [growth.advance() for _ in range(6)]
+        [False, False, False, True, False, False]
         >>> growth.stage, float(growth.alpha())
         (1, 0.5)
         >>> growth(torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])).flatten()
@@ -55,8 +55,9 @@ class Growth(Schedule):
         self.num_stages, self.phase, self.stage = num_stages, phase, 0
         self.length = 2 * (num_stages - 1) * phase
 
-    def at(self, step: int) -> None:
-        self.stage = min((step // self.phase + 1) // 2, self.num_stages - 1)
+    def at(self, step: int) -> bool:
+        before, self.stage = self.stage, min((step // self.phase + 1) // 2, self.num_stages - 1)
+        return self.stage != before
 
     @property
     def halvings(self) -> int:
@@ -74,6 +75,7 @@ class Growth(Schedule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return images of the same size, shape ``(batch, channels, height, width)``, with the detail of the stage."""
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         present = doubled(halved(x, self.halvings), self.halvings)
         if not self.stage:
             return present
@@ -153,7 +155,8 @@ class ProgressiveCritic(nn.Module):
 
     It takes images of the full size, and halves them to the resolution of the stage. A gradient penalty is thus in
     units of full-size images at every stage, and does not jump where the networks grow: at :math:`\alpha = 0` a score
-    and its gradient are those of the smaller network.
+    and its gradient are those of the smaller network. Through the deviation, a score depends a little on the other
+    images of its group, also where a penalty bounds its gradient: so it does in the paper.
 
     Args:
         shape: ``(channels, height, width)`` of an image.
@@ -273,10 +276,10 @@ def _active(*following: nn.Module) -> Iterator[nn.Module]:
 def minibatch_deviation(x: Tensor) -> Tensor:
     """Return how much each image's group of four differs, as one more feature, shape ``(batch, 1, height, width)``.
 
-    The standard deviation over the group is averaged over features and pixels. A batch that is no multiple of four is
-    cut into smaller groups of equal size.
+    The standard deviation over the group is averaged over features and pixels. Where four does not divide the batch,
+    groups are of three or two, or else the batch itself.
     """
-    groups = x.unflatten(0, (gcd(len(x), GROUP), -1))
+    groups = x.unflatten(0, (next((size for size in GROUPS if len(x) % size == 0), len(x)), -1))
     deviation = (groups.var(0, correction=0) + 1e-8).sqrt().flatten(1).mean(1)
     return deviation.repeat(len(groups))[:, None, None, None].expand(-1, 1, *x.shape[2:])
 
