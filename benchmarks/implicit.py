@@ -25,6 +25,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
 from pyrogen.data.toy import GRID, RING, Modes
+from pyrogen.errors import NonFiniteError
 from pyrogen.evaluation import mode_coverage
 from pyrogen.inference import (
     DRAGAN,
@@ -133,8 +134,12 @@ def measure(data: str, setting: str, seed: int) -> dict[str, Any]:
         objective, model, None, Fresh(modes), adam, adam if has_critic else None, num_steps=steps, scheduler=decay,
         critic_scheduler=decay if has_critic else None, ema=EMA, validate=False, compile=True,
     )  # fmt: skip
-    for _ in training:
-        pass
+    try:
+        for _ in training:
+            pass
+    except NonFiniteError as error:
+        at = str(error).partition(":")[0]
+        return {"data": data, "setting": setting, "seed": seed, "steps": steps, "diverged": at}
     seconds = time.perf_counter() - start
     with training.averaged(), torch.no_grad():
         draws = model(size=DRAWS)
@@ -146,36 +151,45 @@ def measure(data: str, setting: str, seed: int) -> dict[str, Any]:
 
 
 def summary(rows: list[dict[str, Any]]) -> list[str]:
-    """Mean and standard error of each figure over seeds."""
+    """Mean and standard error of each figure over seeds that did not diverge."""
+    count, rows = len(rows), [row for row in rows if "diverged" not in row]
+    if not rows:
+        return [f"{count}, all diverged", *["–"] * 6]
 
     def cell(name: str, factor: float = 1.0, digits: int = 1) -> str:
         values = [factor * row[name] for row in rows]
         error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
         return f"{mean(values):.{digits}f}{error}"
 
+    seeds = str(count) if len(rows) == count else f"{count}, {count - len(rows)} diverged"
     return [
-        str(len(rows)), cell("modes"), cell("high_quality", 100.0), cell("kl", 1.0, 3), cell("spread", 1.0, 2),
+        seeds, cell("modes"), cell("high_quality", 100.0), cell("kl", 1.0, 3), cell("spread", 1.0, 2),
         str(rows[0]["steps"]), cell("seconds", 1.0, 0),
     ]  # fmt: skip
 
 
 def draw_figure() -> None:
-    """Show the first seed's draws of all settings, if all are there."""
-    files = {(data, setting): DRAWN / f"{data}, {setting}.npy" for data in DATA for setting in SETTINGS}
-    if not all(file.exists() for file in files.values()):
+    """Show the first seed's draws of all settings, if all have run."""
+    done = {(row["data"], row["setting"]) for row in read()}
+    if len(done) < len(DATA) * len(SETTINGS):
         return
-    columns = len(SETTINGS) // 2
+    columns = -(-len(SETTINGS) // 2)
     figure = Figure(figsize=(1.5 * columns, 6.8), layout="constrained")
     axes = figure.subplots(4, columns)
     for (i, data), (j, setting) in product(enumerate(DATA), enumerate(SETTINGS)):
         place = axes[2 * (j // columns) + i, j % columns]
-        x = np.load(files[data, setting], allow_pickle=False)
+        path = DRAWN / f"{data}, {setting}.npy"
         place.scatter(*np.array(DATA[data].centres).T, s=14, facecolors="none", edgecolors="lightgrey", linewidths=0.8)
-        place.scatter(*x.T, s=0.4, color="C0")
+        if path.exists():
+            place.scatter(*np.load(path, allow_pickle=False).T, s=0.4, color="C0")
+        else:
+            place.text(0, 0, "diverged", ha="center", fontsize=8)
         limit = 1.3 * np.abs(DATA[data].centres).max()
         place.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
         if not i:
             place.set_title(setting.replace("non-saturating", "NS"), fontsize=8)
+    for place in axes[2:, len(SETTINGS) - columns :].flat:
+        place.set_axis_off()
     figure.savefig(Path(__file__).parent.parent / "docs" / "implicit.png", dpi=110)
 
 

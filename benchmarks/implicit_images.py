@@ -87,7 +87,7 @@ def by_name(name: str, spec: DataSpec, **settings: Any) -> tuple[Programs, Objec
 
 def growing(spec: DataSpec) -> tuple[Programs, Objective]:
     """Three stages of 7, 14 and 28 pixels; a sixth of the rounds for each phase, and two sixths for the last."""
-    programs = progressive_gan(spec, latent=LATENT, channels=(32, 64, 64), phase=STEPS["fashion"] // 6)
+    programs = progressive_gan(spec, latent=LATENT, channels=(8, 16, 32), phase=STEPS["fashion"] // 6)
     critic = critic_for(programs[0], False, (), None, "none")
     return programs, WGAN(critic, [Interpolated(10.0), Drift()], transform=Scaling(spec))
 
@@ -360,8 +360,8 @@ def report() -> None:
                versions("torch", "pyro-ppl", "pyrogen-ppl", "geomloss", "scikit-learn")),
         f"DCGAN's generator and critic with {CHANNELS[0]} and {CHANNELS[1]} channels, {LATENT} latent variables, "
         f"batches of {BATCH}, Adam at {RATE:g} with betas (.5, .99), a moving average at .995 of the generator's "
-        f"parameters, {STEPS['fashion']:,} rounds of one step for each player. The progressive networks have 32, 64 "
-        f"and 64 channels at 28, 14 and 7 pixels. The VAE has as many channels, and is shown by the means of p(x | "
+        f"parameters, {STEPS['fashion']:,} rounds of one step for each player. The progressive networks have 8, 16 "
+        f"and 32 channels at 28, 14 and 7 pixels. The VAE has as many channels, and is shown by the means of p(x | "
         f"z). Mean ± standard error over seeds.",
         "## Fashion-MNIST",
         f"{COMPARED:,} draws against as many test images, in the {FEATURES} features of a convolutional classifier "

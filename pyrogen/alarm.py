@@ -17,6 +17,12 @@ MISSED, LOOKS = 0.1, 5
 """A model whose draws are near fewer of the data than this, for so many validations, drops most of them."""
 
 
+REMEDIES = (
+    "With a critic, add a penalty of its gradient, lower the learning rates, or set Adam's first beta to 0. Or learn "
+    "by MMD, EnergyDistance or Sinkhorn with large batches, which cannot be won by one point."
+)
+
+
 class Alarm:
     """What to say of a fit that comes to nothing, once for each reason.
 
@@ -61,14 +67,18 @@ class Alarm:
             return None
         spacing, coverage = found["spacing"], found["coverage"]
         self.looks = 0 if coverage >= MISSED else self.looks + 1
-        if spacing >= ALIKE and self.looks < (1 if is_last else LOOKS):
+        if not spacing >= ALIKE:
+            return self._once(
+                "alike",
+                f"the generator has collapsed: the typical distance from a draw to the next is {spacing:.1%} of that "
+                f"between data. {REMEDIES}",
+            )
+        if self.looks < (1 if is_last else LOOKS):
             return None
         return self._once(
-            "draws",
-            f"the generator has collapsed: the typical distance from a draw to the next is {spacing:.1%} of that "
-            f"between data, and {coverage:.1%} of data have a draw near them. Add a penalty of the critic's gradient, "
-            f"lower the learning rates, set Adam's first beta to 0, or learn by MMD, EnergyDistance or Sinkhorn, which "
-            f"cannot be won by one point.",
+            "missed",
+            f"the generator misses the data: only {coverage:.1%} of them have a draw near them. It may need more "
+            f"steps. If it has had thousands: {REMEDIES[0].lower()}{REMEDIES[1:]}",
         )
 
     def _once(self, kind: str, message: str) -> str | None:

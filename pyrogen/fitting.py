@@ -198,6 +198,8 @@ class Driver:
             if (value := getattr(step, name)) is not None:
                 values[name] = float(value)
         values |= {name: float(value) for name, value in self.training.objective.monitored().items()}
+        for schedule in self.training.schedules:
+            values |= schedule.figures()
         self._note(epoch=step.epoch, **values)
         bar.set_postfix({"loss": f"{values['loss']:.4g}"} | self.shown)
 

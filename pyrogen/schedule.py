@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Schedule", "schedules"]
+from pyrogen.errors import ProgramError
+
+__all__ = ["Schedule", "check_shared", "schedules"]
 
 
 class Schedule(nn.Module, ABC):
@@ -20,11 +22,9 @@ class Schedule(nn.Module, ABC):
 
     Attributes:
         step: how many rounds there were.
-        length: after how many nothing changes any more.
     """
 
     step: Tensor
-    length: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +34,15 @@ class Schedule(nn.Module, ABC):
     @abstractmethod
     def at(self, step: int) -> bool:
         """Set the attributes to those after so many rounds, and tell whether they changed."""
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """After how many rounds nothing changes any more."""
+
+    def figures(self) -> dict[str, float]:
+        """Name what is to be logged, plain numbers."""
+        return {}
 
     @property
     def is_done(self) -> bool:
@@ -55,6 +64,22 @@ class Schedule(nn.Module, ABC):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self.refresh()
+
+
+def check_shared(found: Iterable[Schedule]) -> None:
+    """Refuse schedules of one kind that do not go along with each other.
+
+    Raises:
+        ProgramError: where they end at different times.
+    """
+    ends: dict[type[Schedule], int] = {}
+    for schedule in found:
+        if ends.setdefault(type(schedule), schedule.length) != schedule.length:
+            raise ProgramError(
+                f"the programs and the objective have a {type(schedule).__name__} each, which end after "
+                f"{ends[type(schedule)]:,} and {schedule.length:,} rounds: let them share one, such as "
+                f"ProgressiveCritic(..., growth=model.view)"
+            )
 
 
 def schedules(modules: Iterable[nn.Module]) -> list[Schedule]:

@@ -30,7 +30,7 @@ def test_the_page_on_implicit_models(capsys: pytest.CaptureFixture[str]) -> None
     x, _ = map(float, re.findall(r"-?\d+\.\d+", capsys.readouterr().out))
     assert abs(x - 3) < 0.5
     exec(compile(growing, "docs/implicit.md", "exec"), {})
-    assert "stage 1 of 2" in capsys.readouterr().out
+    assert "2 of 2 stages" in capsys.readouterr().out
 
 
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -604,6 +604,17 @@ def test_entries(name, labelled, program):
     assert steps[-1].loss.isfinite()
 
 
+@pytest.mark.parametrize("penalties", [R1(), ["r1"], [R1], "r1"])
+def test_penalties_that_are_none(penalties):
+    with pytest.raises(ProgramError, match=r"a list of penalties, such as \[R1"):
+        GAN(Critic(3), penalties=penalties)
+
+
+def test_a_penalty_in_the_games_place():
+    with pytest.raises(ValueError, match="unknown game"):
+        GAN(Critic(3), [R1()])
+
+
 def test_entries_refuse():
     model, _ = generator(DataSpec((4,), "real"), latent=2)
     with pytest.raises(UsageError, match="--norm spectral is for DCGAN's critic"):

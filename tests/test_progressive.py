@@ -14,12 +14,12 @@ from torch.nn.functional import interpolate
 
 import pyrogen
 from pyrogen.cli import main
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.fitting import fit
 from pyrogen.inference import GAN, MMD, R1, WGAN, Interpolated, implicit_entries, train
 from pyrogen.inference.samples import samples_of
 from pyrogen.models import progressive_gan
-from pyrogen.nn import Growth, ProgressiveCritic, ProgressiveGenerator
+from pyrogen.nn import DCGANCritic, Growth, ProgressiveCritic, ProgressiveGenerator
 from pyrogen.nn.progressive import EqualizedConv2d, EqualizedLinear, PixelNorm, minibatch_deviation
 from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
@@ -297,6 +297,35 @@ def test_on_the_command_line(tmp_path: Path, capsys):
     assert "which takes 6: give more --steps, or a shorter --phase" in capsys.readouterr().err
     assert main(["train", *words, "--objective", "gan", "--norm", "spectral", "--out", str(tmp_path / "norm")]) == 2
     assert "--norm spectral is for DCGAN's critic" in capsys.readouterr().err
+
+
+def test_a_phase_comes_back_with_the_step(tmp_path: Path):
+    run = Run.create(tmp_path / "run", {})
+    model = make(phase=1)
+    fit(train(MMD(), model, None, [batch()], adam, num_steps=5), run, log_every=1)
+    assert [row["stages"] for row in run.metrics() if "stages" in row] == [2, 2, 3, 3, 3]
+    other = make(phase=500)
+    pyrogen.load(run, model=other)
+    assert (other.network.growth.stage, other.network.growth.phase) == (2, 1)
+    assert str(other.network.growth) == "Growth(3 of 3 stages, phase=1)"
+
+
+def test_growths_that_are_not_shared():
+    model = make(phase=2)
+    learner = WGAN(ProgressiveCritic(SPEC.shape, CHANNELS, Growth(3, 500)))
+    with pytest.raises(ProgramError, match=r"a Growth each, which end after 8 and 2,000 rounds.*growth=model.view"):
+        next(train(learner, model, None, [batch()], adam, adam))
+
+
+@pytest.mark.parametrize("network", [ProgressiveCritic, DCGANCritic])
+def test_a_critic_says_what_it_takes(network):
+    extra = {"growth": Growth(2, 1)} if network is ProgressiveCritic else {}
+    critic = network((1, 8, 8), (4, 6), num_covariates=3, **extra)
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    assert critic(x, torch.eye(3)[y]).shape == (4, 1)
+    for wrong in ((x, y), (x,), (x[..., :4], torch.eye(3)[y]), (x, torch.eye(4)[y])):
+        with pytest.raises(ProgramError, match="one-hot vectors"):
+            critic(*wrong)
 
 
 def test_whole_numbers():

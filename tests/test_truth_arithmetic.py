@@ -55,6 +55,24 @@ def test_attributes_that_no_draw_has():
         attribute_arithmetic(lambda z: z, lambda x: torch.zeros(len(x), 2, dtype=torch.long), torch.randn(50, 3))
 
 
+@pytest.mark.parametrize(
+    ("classify", "message"),
+    [
+        (lambda x: x[:, :2].sigmoid(), "two attributes, 0 or 1"),
+        (lambda x: (x[:, :3] > 0).long(), r"in shape \(50, 2\), found shape \(50, 3\)"),
+        (lambda x: (x > 0).numpy(), "found ndarray"),
+    ],
+)
+def test_classifiers_of_something_else(classify, message):
+    with pytest.raises(UsageError, match=message):
+        attribute_arithmetic(lambda z: z, classify, torch.randn(50, 3))
+
+
+def test_no_sums():
+    with pytest.raises(UsageError, match="at least 1, found 0 and 500"):
+        attribute_arithmetic(lambda z: z, signs, torch.randn(50, 3), exemplars=0)
+
+
 def test_shapes_have_the_ink_of_their_factors():
     """The area of a disc is pi r^2, of a square 4 r^2, and a quarter of it is missing where it is hollow."""
     factors = draw_factors(400, seed=3)

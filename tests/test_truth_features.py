@@ -5,7 +5,16 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from pyrogen.evaluation import features, frechet_distance, kernel_distance, precision_recall
+from pyrogen.errors import DataError, UsageError
+from pyrogen.evaluation import (
+    coverage,
+    energy_distance,
+    features,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    spacing,
+)
 
 
 def correlated(count, seed, shift=0.0, scale=1.0):
@@ -39,6 +48,41 @@ def test_mutant_root_of_the_wrong_product(monkeypatch):
     monkeypatch.setattr(features.torch.linalg, "eigvalsh", lambda product: eigvalsh(product).square())
     with pytest.raises(AssertionError):
         test_frechet_distance_of_the_moments()
+
+
+@pytest.mark.parametrize("measure", [frechet_distance, kernel_distance, precision_recall, coverage, energy_distance])
+def test_samples_that_cannot_be_compared(measure):
+    good, one_bad = torch.randn(20, 3), torch.randn(20, 3)
+    one_bad[4, 1] = torch.nan
+    for x, y, message in (
+        (good, one_bad, "1 of 20 rows of fake are not finite"),
+        (one_bad, good, "1 of 20 rows of real are not finite"),
+        (good, good[:1], "fake has 1 rows"),
+        (good, torch.randn(20, 4), r"in one shape.*\(20, 4\)"),
+        (torch.randn(20), torch.randn(20), "a row for each"),
+    ):
+        with pytest.raises(DataError, match=message):
+            measure(x, y)
+    assert measure(good.numpy(), good.numpy()) == measure(good, good)
+
+
+def test_neighbours_that_are_not_there():
+    x = torch.randn(5, 2)
+    for measure in (precision_recall, coverage):
+        for neighbours in (0, 5):
+            with pytest.raises(UsageError, match="neighbours must be between 1 and 4"):
+                measure(x, x, neighbours=neighbours)
+    with pytest.raises(UsageError, match="block must be at least 2"):
+        kernel_distance(x, x, block=1)
+    with pytest.raises(UsageError, match="as many draws as data"):
+        spacing(x, x[:4])
+
+
+def test_an_order_does_no_harm():
+    """A sorted sample has blocks from all over."""
+    x, y = torch.randn(4000, 1).sort(0).values, torch.randn(4000, 1)
+    found = kernel_distance(x, y, block=100)
+    assert abs(found.value) < 4 * found.stderr
 
 
 def test_kernel_distance_by_hand():

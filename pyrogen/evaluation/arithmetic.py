@@ -54,7 +54,8 @@ def attribute_arithmetic(
         repeats: sums.
 
     Raises:
-        UsageError: where fewer than ``exemplars`` draws have some combination of attributes.
+        UsageError: where the classifier returns something else, or fewer than ``exemplars`` draws have some combination
+            of attributes.
 
     References:
         Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks (Radford et al.,
@@ -66,10 +67,17 @@ def attribute_arithmetic(
         >>> found.success.value > 0.6, round(found.chance, 1)
         (True, 0.2)
     """
+    if exemplars < 1 or repeats < 1:
+        raise UsageError(f"exemplars and repeats must be at least 1, found {exemplars} and {repeats}")
     attributes = classify(generate(z))
+    is_tensor = isinstance(attributes, Tensor)
+    if not is_tensor or attributes.shape != (len(z), 2) or not ((attributes == 0) | (attributes == 1)).all():
+        found = f"shape {tuple(attributes.shape)}" if is_tensor else type(attributes).__name__
+        raise UsageError(f"classify must return two attributes, 0 or 1, in shape ({len(z)}, 2), found {found}")
+    attributes = attributes.long()
     wanted = torch.arange(repeats, device=z.device) % 2
-    found = classify(generate(sums(z, attributes, wanted, exemplars)))
-    is_kept, is_added = found[:, 0] == wanted, found[:, 1] == 1
+    of_sums = classify(generate(sums(z, attributes, wanted, exemplars)))
+    is_kept, is_added = of_sums[:, 0] == wanted, of_sums[:, 1] == 1
     success, kept, added = (mean(right.double(), "share") for right in (is_kept & is_added, is_kept, is_added))
     chance = (attributes[:, 1] == 1).double().mean() / 2  # either way has its own; both are tried equally often
     return Arithmetic(success, kept, added, float(chance))

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrogen.errors import DataError
+from pyrogen.errors import UsageError
+from pyrogen.evaluation.checks import check_neighbours, rows
 from pyrogen.evaluation.estimate import Estimate, mean
 
 __all__ = ["PrecisionRecall", "frechet_distance", "kernel_distance", "precision_recall"]
@@ -38,29 +39,13 @@ def frechet_distance(real: Tensor, fake: Tensor) -> Estimate:
         >>> round(frechet_distance(x, 2 * x + 1).value, 4)  # means 2 and 5, standard deviations 2 and 4
         13.0
     """
-    x, y = _checked(real, fake)
+    x, y = rows(real, fake)
     parts = []
     if min(len(x), len(y)) >= 3 * FOLDS:
         folds = zip(_without_each(x), _without_each(y), strict=True)
         parts = [_frechet(one, other) for one, other in folds]
     stderr = float(torch.tensor(parts).std(correction=0) * (FOLDS - 1) ** 0.5) if parts else None
     return Estimate(_frechet(x, y), stderr, "squared feature distance")
-
-
-def _checked(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Return features in double precision, and refuse what has no distances."""
-    if real.dim() != 2 or fake.dim() != 2 or real.shape[1] != fake.shape[1]:
-        raise DataError(
-            f"expected features of shapes (m, features) and (n, features), found {tuple(real.shape)} and "
-            f"{tuple(fake.shape)}: flatten images with .flatten(1), or take the features of a network"
-        )
-    for name, values in (("real", real), ("fake", fake)):
-        if len(values) < 2:
-            raise DataError(f"{name} has {len(values)} rows: at least 2 are needed")
-        if not values.isfinite().all():
-            count = int((~values.isfinite().all(1)).sum())
-            raise DataError(f"{count} of {len(values)} rows of {name} are not finite: look for NaN in what made them")
-    return real.double(), fake.double()
 
 
 def _without_each(x: Tensor) -> Iterator[Tensor]:
@@ -96,7 +81,9 @@ def kernel_distance(real: Tensor, fake: Tensor, block: int = BLOCK) -> Estimate:
     References:
         Demystifying MMD GANs (Bińkowski et al., 2018), https://arxiv.org/abs/1801.01401
     """
-    x, y = _checked(real, fake)
+    x, y = rows(real, fake)
+    if block < 2:
+        raise UsageError(f"block must be at least 2, found {block}")
     count = max(1, min(len(x), len(y)) // block)
     size = min(len(x), len(y)) // count
     found = [_cubic(x[i::count][:size], y[i::count][:size]) for i in range(count)]
@@ -145,13 +132,14 @@ def precision_recall(real: Tensor, fake: Tensor, neighbours: int = 3) -> Precisi
         >>> precision_recall(x, torch.full((8, 1), 3.4) + 0.01 * x)  # good, and all alike
         PrecisionRecall(precision=1.0, recall=0.0)
     """
-    x, y = _checked(real, fake)
+    x, y = rows(real, fake)
+    check_neighbours(neighbours, x, y)
     return PrecisionRecall(_share_within(y, x, neighbours), _share_within(x, y, neighbours))
 
 
 def _share_within(points: Tensor, sample: Tensor, neighbours: int) -> float:
     """Return the share of points within the support of a sample."""
-    rank = min(neighbours, len(sample) - 1) + 1  # each is its own nearest
-    radius = torch.cat([torch.cdist(rows, sample).kthvalue(rank).values for rows in sample.split(BLOCK)])
-    found = [(torch.cdist(rows, sample) <= radius).any(1) for rows in points.split(BLOCK)]
+    rank = neighbours + 1  # each is its own nearest
+    radius = torch.cat([torch.cdist(part, sample).kthvalue(rank).values for part in sample.split(BLOCK)])
+    found = [(torch.cdist(part, sample) <= radius).any(1) for part in points.split(BLOCK)]
     return float(torch.cat(found).double().mean())

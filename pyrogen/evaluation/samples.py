@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from pyrogen.discrepancy import distances
+from pyrogen.errors import UsageError
+from pyrogen.evaluation.checks import check_neighbours, rows
 from pyrogen.evaluation.estimate import Estimate
 
 __all__ = ["coverage", "energy_distance", "spacing"]
@@ -32,7 +34,7 @@ def energy_distance(real: Tensor, fake: Tensor, unit: str = "energy") -> Estimat
         >>> bool(abs(d.value - 0.541807) < 4.5 * d.stderr)
         True
     """
-    x, y = real.flatten(1).double(), fake.flatten(1).double()
+    x, y = rows(real, fake)
     between, within_x, within_y = distances(x, y), distances(x, x), distances(y, y)
     of_x = 2 * (between.mean(1) - within_x.sum(1) / (len(x) - 1))
     of_y = 2 * (between.mean(0) - within_y.sum(1) / (len(y) - 1))
@@ -52,9 +54,10 @@ def spacing(real: Tensor, fake: Tensor) -> float:
         >>> spacing(x, 2 * x), spacing(x, torch.zeros(5, 1))
         (2.0, 0.0)
     """
-    if real.shape != fake.shape:
-        raise ValueError(f"expected as many draws as data, found shapes {tuple(fake.shape)} and {tuple(real.shape)}")
-    of_real, of_fake = (_to_neighbour(values.flatten(1).double(), 1).median() for values in (real, fake))
+    x, y = rows(real, fake)
+    if len(x) != len(y):
+        raise UsageError(f"expected as many draws as data, found {len(y)} and {len(x)}")
+    of_real, of_fake = (_to_neighbour(values, 1).median() for values in (x, y))
     return float(of_fake / of_real) if of_real else float("inf")
 
 
@@ -65,8 +68,8 @@ def coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
     data.
 
     Args:
-        real: shape ``(n, ...)``.
-        fake: the same shape.
+        real: shape ``(m, ...)``.
+        fake: shape ``(n, ...)``.
         neighbours: :math:`k`.
 
     References:
@@ -78,8 +81,9 @@ def coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
         >>> coverage(x, x + 0.1), coverage(x, torch.zeros(20, 1))
         (1.0, 0.2)
     """
-    x, y = real.flatten(1).double(), fake.flatten(1).double()
-    radius = _to_neighbour(x, min(neighbours, len(x) - 1))
+    x, y = rows(real, fake)
+    check_neighbours(neighbours, x)
+    radius = _to_neighbour(x, neighbours)
     return float((torch.cdist(x, y).min(1).values <= radius).double().mean())
 
 

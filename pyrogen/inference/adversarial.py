@@ -46,6 +46,8 @@ class Adversarial(Objective):
     ) -> None:
         super().__init__()
         self.critic = critic
+        if not isinstance(penalties, list | tuple) or not all(isinstance(penalty, Penalty) for penalty in penalties):
+            raise ProgramError(f"penalties must be a list of penalties, such as [R1(1.0)], found {penalties!r}")
         self.penalties = tuple(penalties)
         self.covariates = covariates
         self.transform = transform

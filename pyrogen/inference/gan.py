@@ -118,7 +118,7 @@ class GAN(Scoring):
         transform: Transform | None = None,
     ) -> None:
         super().__init__(critic, penalties, covariates, transform)
-        if game not in GAMES:
+        if not isinstance(game, str) or game not in GAMES:
             raise ValueError(f"unknown game {game!r}: choose from {', '.join(GAMES)}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), found {label_smoothing}")

@@ -29,7 +29,7 @@ from pyrogen.parameters import (
     take_state,
 )
 from pyrogen.rehearsal import buffers_restored, get_rng_state, rehearsal, set_rng_state
-from pyrogen.schedule import Schedule, schedules
+from pyrogen.schedule import Schedule, check_shared, schedules
 from pyrogen.sites import Program
 
 __all__ = ["Step", "Training"]
@@ -219,6 +219,7 @@ class Training(Iterator[Step]):
         self._make_players(critic_parameters, losses, [*args, *kwargs.values()])
         self.modules = list(modules_of(*programs).values())
         self.schedules = schedules([*self.modules, self.objective])
+        check_shared(self.schedules)
         if self.device is None:
             self.device = losses[0].device
         self._healthy = torch.ones((), dtype=torch.bool, device=losses[0].device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 
 __all__ = ["DCGANCritic", "DCGANGenerator"]
 
@@ -99,6 +99,7 @@ class DCGANCritic(nn.Module):
         num_covariates: int = 0,
     ) -> None:
         super().__init__()
+        self.shape, self.num_covariates = tuple(shape), num_covariates
         depth, height, width = shape
         if min(height, width) < 2 ** len(channels):
             raise UsageError(
@@ -121,13 +122,34 @@ class DCGANCritic(nn.Module):
 
     def features(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Map shape ``(batch, channels, height, width)`` to what the last layer sees, shape ``(batch, features)``."""
-        if covariates is not None:
-            x = torch.cat([x, covariates[:, :, None, None].expand(-1, -1, *x.shape[2:]).to(x.dtype)], 1)
-        return self.convolutions(x).flatten(1)
+        return self.convolutions(with_planes(x, covariates, self.shape, self.num_covariates)).flatten(1)
 
     def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Map shape ``(batch, channels, height, width)`` to ``(batch, num_outputs)``."""
         return self.linear(self.features(x, covariates))
+
+
+def with_planes(x: Tensor, covariates: Tensor | None, shape: Sequence[int], count: int) -> Tensor:
+    """Show a vector of covariates at each pixel of images, as further channels.
+
+    Args:
+        x: images, shape ``(batch, *shape)``.
+        covariates: shape ``(batch, count)``; ``None`` for none.
+
+    Raises:
+        ProgramError: where images or covariates have another shape.
+    """
+    given = (len(x), count) if count else None
+    found = None if covariates is None else tuple(covariates.shape)
+    if tuple(x.shape[1:]) != tuple(shape) or found != given:
+        raise ProgramError(
+            f"a critic of images of shape {tuple(shape)} with {count} covariates was given images of shape "
+            f"{tuple(x.shape[1:])} and {'no covariates' if found is None else f'covariates of shape {found}'}: labels "
+            f"go in as one-hot vectors, (batch, num_covariates)"
+        )
+    if covariates is None:
+        return x
+    return torch.cat([x, covariates[:, :, None, None].expand(-1, -1, *x.shape[2:]).to(x.dtype)], 1)
 
 
 def _doubling(fan_in: int, fan_out: int, upsampling: str) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, linear
 
 from pyrogen.errors import UsageError
+from pyrogen.nn.dcgan import with_planes
 from pyrogen.schedule import Schedule
 
 __all__ = ["Growth", "ProgressiveCritic", "ProgressiveGenerator"]
@@ -31,6 +32,7 @@ class Growth(Schedule):
 
     Attributes:
         stage: :math:`s`.
+        rounds: ``phase`` as a buffer.
 
     References:
         Progressive Growing of GANs for Improved Quality, Stability, and Variation (Karras et al., 2018),
@@ -48,12 +50,22 @@ class Growth(Schedule):
         tensor([1.5000, 2.5000, 3.5000, 4.5000])
     """
 
+    rounds: Tensor
+
     def __init__(self, num_stages: int, phase: int) -> None:
         super().__init__()
-        if num_stages < 1 or phase < 1:
+        if not (isinstance(num_stages, int) and isinstance(phase, int)) or num_stages < 1 or phase < 1:
             raise UsageError(f"growth needs at least one stage and a phase of one round: found {num_stages}, {phase}")
         self.num_stages, self.phase, self.stage = num_stages, phase, 0
-        self.length = 2 * (num_stages - 1) * phase
+        self.register_buffer("rounds", torch.tensor(phase))  # a phase is saved, and comes back, with the step
+
+    @property
+    def length(self) -> int:
+        return 2 * (self.num_stages - 1) * self.phase
+
+    def refresh(self) -> None:
+        self.phase = int(self.rounds)
+        super().refresh()
 
     def at(self, step: int) -> bool:
         before, self.stage = self.stage, min((step // self.phase + 1) // 2, self.num_stages - 1)
@@ -83,7 +95,10 @@ class Growth(Schedule):
         return self.faded(doubled(halved(x, coarser), coarser), present)
 
     def extra_repr(self) -> str:
-        return f"stage {self.stage} of {self.num_stages}, phase={self.phase}"
+        return f"{self.stage + 1} of {self.num_stages} stages, phase={self.phase}"
+
+    def figures(self) -> dict[str, float]:
+        return {"stages": self.stage + 1}
 
 
 class ProgressiveGenerator(nn.Module):
@@ -184,7 +199,7 @@ class ProgressiveCritic(nn.Module):
         super().__init__()
         depth, height, width = _small(shape, channels, growth)
         inwards = list(reversed(channels))
-        self.growth = growth
+        self.shape, self.num_covariates, self.growth = tuple(shape), num_covariates, growth
         self.from_image = nn.ModuleList(
             nn.Sequential(EqualizedConv2d(depth + num_covariates, width, 1), *_active()) for width in inwards
         )
@@ -209,10 +224,8 @@ class ProgressiveCritic(nn.Module):
 
     def features(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Map shape ``(batch, channels, height, width)`` to what the last layer sees, shape ``(batch, features)``."""
-        if covariates is not None:
-            x = torch.cat([x, covariates[:, :, None, None].expand(-1, -1, *x.shape[2:]).to(x.dtype)], 1)
         stage = self.growth.stage
-        x = halved(x, self.growth.halvings)
+        x = halved(with_planes(x, covariates, self.shape, self.num_covariates), self.growth.halvings)
         seen = self.from_image[stage](x)
         if stage:
             seen = self.growth.faded(self.from_image[stage - 1](halved(x)), self.blocks[stage - 1](seen))
