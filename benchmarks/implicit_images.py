@@ -361,8 +361,8 @@ def report() -> None:
         f"DCGAN's generator and critic with {CHANNELS[0]} and {CHANNELS[1]} channels, {LATENT} latent variables, "
         f"batches of {BATCH}, Adam at {RATE:g} with betas (.5, .99), a moving average at .995 of the generator's "
         f"parameters, {STEPS['fashion']:,} rounds of one step for each player. The progressive networks have 8, 16 "
-        f"and 32 channels at 28, 14 and 7 pixels. The VAE has as many channels, and is shown by the means of p(x | "
-        f"z). Mean ± standard error over seeds.",
+        f"and 32 channels at 28, 14 and 7 pixels. The VAE has the channels of DCGAN, and is shown by the means of "
+        f"p(x | z). Mean ± standard error over seeds.",
         "## Fashion-MNIST",
         f"{COMPARED:,} draws against as many test images, in the {FEATURES} features of a convolutional classifier "
         f"that the benchmark trains (test accuracy {accuracy}): figures cannot be compared with those of other "
