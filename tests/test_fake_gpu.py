@@ -33,6 +33,7 @@ from pyrogen.inference import (
     R1,
     WGAN,
     Annealing,
+    Drift,
     EnergyDistance,
     ForwardKL,
     Interpolated,
@@ -237,7 +238,8 @@ def test_capturing_reads_no_value_on_the_device(objective, program, make, monkey
 
 IMPLICIT = {
     "GAN": lambda critic: GAN(critic, penalties=[R1(), DRAGAN()]),
-    "WGAN-GP": lambda critic: WGAN(critic, [Interpolated()], clip=0.1),
+    "WGAN": lambda critic: WGAN(critic, clip=0.1),
+    "WGAN-GP": lambda critic: WGAN(critic, [Interpolated(), Drift()]),
     **{name: partial(lambda critic, name: FGAN(critic, name), name=name) for name in ("kl", "reverse-kl", "js")},
     **{f"{name} ": partial(lambda critic, name: FGAN(critic, name), name=name)
        for name in ("pearson", "squared-hellinger", "total-variation")},
@@ -260,13 +262,16 @@ def halfway(spec, **settings):
 NETWORKS = {"mlp": generator, "dcgan": partial(dcgan, channels=(3, 4)), "progressive": halfway}
 
 
+# Weights of equalised layers are not clipped.
+PAIRS = [(name, network) for name in IMPLICIT for network in NETWORKS if (name, network) != ("WGAN", "progressive")]
+
+
 @pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
-@pytest.mark.parametrize("name", IMPLICIT)
+@pytest.mark.parametrize(("name", "network"), PAIRS)
 def test_both_players_stay_on_the_device(name, network, labelled):
     """Losses and gradients of generator and critic, penalties and covariates included, without a look by the host."""
     spec = DataSpec((1, 4, 6), "levels", levels=4, num_classes=3)
-    model = on_device(network(spec, latent=2, conditional=labelled)[0])
+    model = on_device(NETWORKS[network](spec, latent=2, conditional=labelled)[0])
     learner = on_device(IMPLICIT[name](critic_for(model, labelled, (8,), None, "none")))
     batch = {"x": data(6, 1, 4, 6)} | ({"y": torch.zeros(6, dtype=torch.long, device=DEVICE)} if labelled else {})
     for loss_of, module in ((learner, model), (learner.critic_loss, learner)):
