@@ -295,7 +295,7 @@ def references() -> tuple[list[str], str]:
     _, accuracy = trained_classifier(data)
     found = fashion_figures(lambda size: data.eval_columns("train")["x"][:size], None)
     pixels = svm_accuracy(data, lambda x: x.flatten(1))
-    line = ["*training images*", "", f"{found['fid']:.2f}", f"{1000 * found['kid']:.2f}"]
+    line = ["*training images*", "", f"{found['fid']:.2f}", f"{found['kid']:.1f}"]
     line += [f"{found[key]:.3f}" for key in ("precision", "recall", "coverage")]
     return [*line, f"pixels: {100 * pixels:.1f}", ""], f"{accuracy:.1%}"
 
@@ -336,10 +336,10 @@ def report() -> None:
     reference, accuracy = references()
     _, of_digits = trained_classifier(mnist_10k())
     num_seeds = min(len(of("paths", name)) for name in MANY_PATHS)
-    head = ["objective", "seeds", "FID", "KID × 1000", "precision", "recall", "coverage", "SVM, %", "seconds"]
+    head = ["objective", "seeds", "FID", "KID", "precision", "recall", "coverage", "SVM, %", "seconds"]
     lines = [
         [
-            setting, str(len(found)), cell(found, "fid", 2), cell(found, "kid", 2, 1000),
+            setting, str(len(found)), cell(found, "fid", 2), cell(found, "kid", 1),
             *(cell(found, key, 3) for key in ("precision", "recall", "coverage")), cell(found, "svm", 1, 100),
             cell(found, "seconds", 0),
         ]
@@ -370,7 +370,7 @@ def report() -> None:
         f"progressive networks, on a machine that had other work.",
         table(head, [reference, *lines]),
         "## Many paths to equilibrium, in small",
-        f"Networks of {FEW_CHANNELS[0]} and {FEW_CHANNELS[1]} channels, {STEPS['paths']:,} rounds, {num_seeds} seeds. "
+        f"Networks of {FEW_CHANNELS[0]} and {FEW_CHANNELS[1]} channels, {STEPS['paths']:,} rounds; seeds: {num_seeds}. "
         f"FID of each game with each penalty (the Wasserstein critic without one has its weights clipped to .05). "
         f"After Fedus et al., https://arxiv.org/abs/1710.08446.",
         table(["game", "none", "GP", "DRAGAN"], paths),
