@@ -1,4 +1,4 @@
-"""Samples that can be compared."""
+"""Samples that can be compared, and how near to each other their rows are."""
 
 from typing import Any
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 from pyrogen.errors import DataError, UsageError
 
-__all__ = ["check_neighbours", "rows"]
+__all__ = ["BLOCK", "check_neighbours", "rows", "to_neighbour"]
+
+BLOCK = 1000
+"""Rows whose distances are in memory at a time."""
 
 
 def rows(real: Any, fake: Any) -> tuple[Tensor, Tensor]:
@@ -41,3 +44,9 @@ def check_neighbours(neighbours: int, *samples: Tensor) -> None:
     others = min(map(len, samples)) - 1
     if not 1 <= neighbours <= others:
         raise UsageError(f"neighbours must be between 1 and {others}, the others in a sample; found {neighbours}")
+
+
+def to_neighbour(x: Tensor, rank: int) -> Tensor:
+    """Return the distance from each row to its nearest, second nearest, ... fellow, shape ``(n,)``."""
+    # Each row is the nearest to itself.
+    return torch.cat([torch.cdist(part, x).kthvalue(rank + 1).values for part in x.split(BLOCK)])

@@ -7,14 +7,12 @@ import torch
 from torch import Tensor
 
 from pyrogen.errors import UsageError
-from pyrogen.evaluation.checks import check_neighbours, rows
+from pyrogen.evaluation.checks import BLOCK, check_neighbours, rows, to_neighbour
 from pyrogen.evaluation.estimate import Estimate, mean
 
 __all__ = ["PrecisionRecall", "frechet_distance", "kernel_distance", "precision_recall"]
 
 FOLDS = 10
-BLOCK = 1000
-"""Rows that are compared at a time."""
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> Estimate:
@@ -139,7 +137,6 @@ def precision_recall(real: Tensor, fake: Tensor, neighbours: int = 3) -> Precisi
 
 def _share_within(points: Tensor, sample: Tensor, neighbours: int) -> float:
     """Return the share of points within the support of a sample."""
-    rank = neighbours + 1  # each is its own nearest
-    radius = torch.cat([torch.cdist(part, sample).kthvalue(rank).values for part in sample.split(BLOCK)])
+    radius = to_neighbour(sample, neighbours)
     found = [(torch.cdist(part, sample) <= radius).any(1) for part in points.split(BLOCK)]
     return float(torch.cat(found).double().mean())

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyrogen.discrepancy import distances
 from pyrogen.errors import UsageError
-from pyrogen.evaluation.checks import check_neighbours, rows
+from pyrogen.evaluation.checks import check_neighbours, rows, to_neighbour
 from pyrogen.evaluation.estimate import Estimate
 
 __all__ = ["coverage", "energy_distance", "spacing"]
@@ -57,7 +57,7 @@ def spacing(real: Tensor, fake: Tensor) -> float:
     x, y = rows(real, fake)
     if len(x) != len(y):
         raise UsageError(f"expected as many draws as data, found {len(y)} and {len(x)}")
-    of_real, of_fake = (_to_neighbour(values, 1).median() for values in (x, y))
+    of_real, of_fake = (to_neighbour(values, 1).median() for values in (x, y))
     return float(of_fake / of_real) if of_real else float("inf")
 
 
@@ -83,10 +83,5 @@ def coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
     """
     x, y = rows(real, fake)
     check_neighbours(neighbours, x)
-    radius = _to_neighbour(x, neighbours)
+    radius = to_neighbour(x, neighbours)
     return float((torch.cdist(x, y).min(1).values <= radius).double().mean())
-
-
-def _to_neighbour(x: Tensor, rank: int) -> Tensor:
-    """Return the distance from each row to its neighbour of a rank."""
-    return torch.cdist(x, x).fill_diagonal_(torch.inf).kthvalue(rank).values

@@ -96,21 +96,17 @@ def critic_for(
     spec = spec_of(model)
     labels = spec.num_classes or 0 if labelled else 0
     parts = _modules(model)
-    networks = [part for part in parts if isinstance(part, ProgressiveGenerator | DCGANGenerator)]
-    channels = channels or (networks[0].channels if networks else (64, 128))
-    growing = [network for network in networks if isinstance(network, ProgressiveGenerator)]
-    if norm != "none" and (growing or not _convolves(parts)):
+    network = next((part for part in parts if isinstance(part, ProgressiveGenerator | DCGANGenerator)), None)
+    channels = channels or ((64, 128) if network is None else network.channels)
+    convolves = any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in parts)
+    if norm != "none" and (isinstance(network, ProgressiveGenerator) or not convolves):
         raise UsageError(f"--norm {norm} is for DCGAN's critic: leave it out")
-    if growing:
-        return WithLabels(spec, ProgressiveCritic(spec.shape, channels, growing[0].growth, num_outputs, labels))
-    if _convolves(parts):
+    if isinstance(network, ProgressiveGenerator):
+        return WithLabels(spec, ProgressiveCritic(spec.shape, channels, network.growth, num_outputs, labels))
+    if convolves:
         return WithLabels(spec, DCGANCritic(spec.shape, channels, norm, num_outputs, labels))
     activation = lambda: nn.LeakyReLU(0.2)  # noqa: E731
     return WithLabels(spec, Joined(MLP(spec.num_dims + labels, num_outputs, hidden, activation)))
-
-
-def _convolves(parts: Sequence[nn.Module]) -> bool:
-    return any(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in parts)
 
 
 def _modules(model: Program) -> list[nn.Module]:
