@@ -7,18 +7,16 @@ Run: ``python benchmarks/attribute_arithmetic.py [--seeds 3]``.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
-from report import RESULTS, header, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
 from torch import Tensor
 from torch.optim import Adam
 
@@ -127,24 +125,18 @@ def draw_figure(generate: Callable[[Tensor], Tensor], attributes: Tensor, z: Ten
 
 def main(seeds: int) -> None:
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    rows = read_rows(ROWS)
     data = shapes()
     classify = attributes_of(data)
     for seed, name in product(range(seeds), MODELS):
         if not any((row["model"], row["seed"]) == (name, seed) for row in rows):
             rows.append(measure(name, seed, data, classify))
-            with ROWS.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-
-    def cell(found: list[dict[str, Any]], key: str) -> str:
-        values = [100 * row[key] for row in found]
-        return f"{mean(values):.1f}" + (f" ± {stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else "")
+            append_row(ROWS, rows[-1])
 
     lines = []
     for name in MODELS:
         found = [row for row in rows if row["model"] == name]
-        lines.append([name, str(len(found)), *(cell(found, key) for key in COLUMNS)])
+        lines.append([name, str(len(found)), *(mean_cell([100 * row[key] for row in found], 1) for key in COLUMNS)])
     write(
         "attribute_arithmetic",
         header("Attribute arithmetic", "make bench-attribute-arithmetic", 1,

@@ -13,7 +13,7 @@ import tempfile
 from statistics import mean, stdev
 from typing import Any
 
-from report import RESULTS, header, table, versions, write
+from report import RESULTS, append_row, header, read_rows, table, versions, write
 
 TRAIN = "vae --data fashion-mnist --likelihood discretized-logistic --epochs 12 --device cpu"
 ROWS = RESULTS / "fashion_mnist_vae.jsonl"
@@ -41,12 +41,10 @@ def measure(seed: int) -> dict[str, Any]:
 
 
 def main(seeds: int) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    rows = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    rows = read_rows(ROWS)
     for seed in sorted(set(range(seeds)) - {row["seed"] for row in rows}):
         rows.append(measure(seed))
-        with ROWS.open("a") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+        append_row(ROWS, rows[-1])
     cells = [[str(row["seed"]), *(f"{row[name]:.4f}" for name in FIGURES)] for row in rows]
     errors = {name: stdev(row[name] for row in rows) / len(rows) ** 0.5 if len(rows) > 1 else 0.0 for name in FIGURES}
     summary = [f"{mean(row[name] for row in rows):.4f} ± {errors[name]:.4f}" for name in FIGURES]

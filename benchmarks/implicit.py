@@ -8,18 +8,16 @@ Run: ``python benchmarks/implicit.py [--data ring grid] [--settings NAME ...] [-
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from report import RESULTS, header, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
@@ -157,9 +155,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         return [f"{count}, all diverged", *["–"] * 6]
 
     def cell(name: str, factor: float = 1.0, digits: int = 1) -> str:
-        values = [factor * row[name] for row in rows]
-        error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
-        return f"{mean(values):.{digits}f}{error}"
+        return mean_cell([factor * row[name] for row in rows], digits)
 
     seeds = str(count) if len(rows) == count else f"{count}, {count - len(rows)} diverged"
     return [
@@ -170,7 +166,7 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
 
 def draw_figure() -> None:
     """Show the first seed's draws of all settings, if all have run."""
-    done = {(row["data"], row["setting"]) for row in read()}
+    done = {(row["data"], row["setting"]) for row in read_rows(ROWS)}
     if len(done) < len(DATA) * len(SETTINGS):
         return
     columns = -(-len(SETTINGS) // 2)
@@ -193,10 +189,6 @@ def draw_figure() -> None:
     figure.savefig(Path(__file__).parent.parent / "docs" / "implicit.png", dpi=110)
 
 
-def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
@@ -204,14 +196,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
     for seed, setting, data in product(range(options.seeds), options.settings, options.data):
-        if not any((row["data"], row["setting"], row["seed"]) == (data, setting, seed) for row in read()):
-            row = measure(data, setting, seed)
-            with ROWS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        if not any((row["data"], row["setting"], row["seed"]) == (data, setting, seed) for row in read_rows(ROWS)):
+            append_row(ROWS, measure(data, setting, seed))
     draw_figure()
-    rows = read()
+    rows = read_rows(ROWS)
     parts = [
         header("Modes found by objectives that compare samples", "make bench-implicit", 1,
                versions("torch", "pyro-ppl", "pyrogen-ppl", "geomloss")),

@@ -8,18 +8,17 @@ Run: ``python benchmarks/implicit_images.py [--data fashion paths stacked] [--se
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from report import RESULTS, header, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
@@ -283,10 +282,7 @@ def measure(name: str, setting: str, seed: int) -> dict[str, Any]:
 def cell(rows: list[dict[str, Any]], figure: str, digits: int, factor: float = 1.0) -> str:
     """Write the mean and standard error of a figure over seeds."""
     values = [factor * row[figure] for row in rows if figure in row]
-    if not values:
-        return "–"
-    error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{error}"
+    return mean_cell(values, digits) if values else "–"
 
 
 def references() -> tuple[list[str], str]:
@@ -322,13 +318,9 @@ def draw_figure() -> None:
     figure.savefig(Path(__file__).parent.parent / "docs" / "clothes.png", dpi=110)
 
 
-def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
-
-
 def report() -> None:
     """Write what has been measured."""
-    rows = read()
+    rows = read_rows(ROWS)
 
     def of(data: str, setting: str) -> list[dict[str, Any]]:
         return [row for row in rows if (row["data"], row["setting"]) == (data, setting)]
@@ -390,13 +382,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    RESULTS.mkdir(exist_ok=True)
     for seed, data in product(range(options.seeds), options.data):
         for setting in SETTINGS[data]:
-            if not any((r["data"], r["setting"], r["seed"]) == (data, setting, seed) for r in read()):
-                row = measure(data, setting, seed)
-                with ROWS.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+            if not any((r["data"], r["setting"], r["seed"]) == (data, setting, seed) for r in read_rows(ROWS)):
+                append_row(ROWS, measure(data, setting, seed))
     draw_figure()
     report()
 

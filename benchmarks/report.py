@@ -1,13 +1,16 @@
 """What every benchmark's table carries: the machine, the versions, the date and the command that makes it again."""
 
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
-__all__ = ["header", "machine", "table", "versions", "write"]
+__all__ = ["RESULTS", "append_row", "header", "machine", "mean_cell", "read_rows", "table", "versions", "write"]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -65,6 +68,29 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines).replace("| --- ", "|---").replace("--- |", "---|")
+
+
+def mean_cell(values: Sequence[float], digits: int) -> str:
+    """Write the mean and, of several values, its standard error.
+
+    Example:
+        >>> mean_cell([1.0, 3.0], 1), mean_cell([1.0], 1)
+        ('2.0 ± 1.0', '1.0')
+    """
+    error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{error}"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read what earlier runs have appended to a file, one object a line; nothing where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row as soon as it is measured, so that nothing is lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def write(name: str, *parts: str) -> Path:
