@@ -1,6 +1,6 @@
 """Refuse programs that do not fit together, before a wrong number comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -49,14 +49,15 @@ def _nearest(name: str, others: set[str]) -> str:
     return f" (which has {', '.join(map(repr, sorted(others)))})" if others else " (which has no latent site)"
 
 
-def check_densities(trace: Trace) -> None:
-    """Refuse a site without a density."""
+def check_densities(trace: Trace, needed: Callable[[Mapping[str, Any]], bool] = lambda site: True) -> None:
+    """Refuse a site without a density, of those that need one."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and is_implicit(site["fn"]):
+        if site["type"] == "sample" and is_implicit(site["fn"]) and needed(site):
             raise ProgramError(
                 f"site {name!r} is Implicit: it can be drawn from and has no density, which this needs. Learn it by an "
-                f"objective that compares samples (GAN, FGAN, WGAN, MMD, MMDGAN, EnergyDistance, SlicedWasserstein, "
-                f"Sinkhorn), or give the site a distribution with a density, such as Normal"
+                f"objective that compares samples (of data: GAN, FGAN, WGAN, MMD, MMDGAN, EnergyDistance, "
+                f"SlicedWasserstein, Sinkhorn; of latents: AVB, AAE, WAE, ALI), or give the site a distribution with a "
+                f"density, such as Normal"
             )
 
 

@@ -1,6 +1,6 @@
 """Run a model against a guide, refuse pairs that do not fit, and collect their log-probabilities."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -20,11 +20,13 @@ from pyrogen.errors import ProgramError
 from pyrogen.pairing import check_densities, check_observed, check_pairing, check_plates, check_shapes
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import PARTICLES, Program, is_enumerated, sample_sites
+from pyrogen.sites import PARTICLES, Program, is_enumerated, is_latent, sample_sites
 
 __all__ = [
+    "Learned",
     "Term",
     "Traces",
+    "draw_trace",
     "guide_terms",
     "marginal_terms",
     "model_terms",
@@ -47,6 +49,10 @@ class Traces(NamedTuple):
     guide: Trace
     particle_dim: int | None
     enumerates: bool
+
+
+Learned = Callable[[Trace, Trace], None]
+"""What gives sites of a guide's trace, the second, a density, given the model's."""
 
 
 class Term(NamedTuple):
@@ -102,12 +108,16 @@ def trace_pair(
     kwargs: Mapping[str, Any],
     num_particles: int,
     max_plate_nesting: int,
+    learned: Learned | None = None,
 ) -> Traces:
     r"""Draw latents from the guide, replay the model with them, and score every site of both.
 
     Args:
         num_particles: draws; more than one are vectorised in an outermost plate.
         max_plate_nesting: how deep the programs' own plates nest, see :func:`plate_nesting`.
+        learned: called with the model's and the guide's trace before they are scored, to give sites of the guide the
+            density that they lack. The model is replayed with views of the draws, so that its own gradient in them
+            can be told from that of what the guide drew later.
 
     Raises:
         ProgramError: where a latent site of one program is missing in the other or has another shape there, where
@@ -117,8 +127,23 @@ def trace_pair(
     guide = poutine.enum(guide, first_available_dim=-1 - nesting)
     with _noting_particles(num_particles):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        if learned is not None:
+            for site in filter(is_latent, sample_sites(guide_trace)):
+                site["value"] = site["value"].view_as(site["value"])
         model_trace = poutine.trace(poutine.replay(poutine.enum(model), trace=guide_trace)).get_trace(*args, **kwargs)
+        if learned is not None:
+            check_pairing(model_trace, guide_trace)
+            learned(model_trace, guide_trace)
         return _scored(model_trace, guide_trace, nesting, particle_dim)
+
+
+def draw_trace(
+    program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], num_particles: int, max_plate_nesting: int
+) -> Trace:
+    """Run a program in an outermost plate of particles, if there are several, and score nothing."""
+    program, _, _, _ = _in_particles(program, program, num_particles, max_plate_nesting)
+    with _noting_particles(num_particles):
+        return poutine.trace(program).get_trace(*args, **kwargs)
 
 
 def trace_pair_from_model(

@@ -316,7 +316,7 @@ def test_a_critic_of_equal_distributions_can_only_guess():
 
 def test_mutant_a_critic_that_sees_the_data(monkeypatch):
     """With the data among the covariates, it tells real from fake by comparing: better than is possible."""
-    monkeypatch.setattr("pyrogen.inference.samples._kind", lambda tensor, observed: "free")
+    monkeypatch.setattr("pyrogen.inference.covariates._kind", lambda tensor, observed: "free")
     with pytest.raises(AssertionError):
         test_a_critic_of_equal_distributions_can_only_guess()
 

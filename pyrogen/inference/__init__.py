@@ -1,9 +1,13 @@
 """Learning principles, and the loop that applies them."""
 
 from pyrogen.discrepancy import RBF, RationalQuadratic
+from pyrogen.inference.aae import AAE, WAE
 from pyrogen.inference.adversarial import Adversarial, Scoring
+from pyrogen.inference.ali import ALI
+from pyrogen.inference.alpha_gan import AlphaGAN
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.autocast import Autocast
+from pyrogen.inference.avb import AVB
 from pyrogen.inference.compile import CompiledObjective, CompiledStep, compile
 from pyrogen.inference.distance import Distance
 from pyrogen.inference.divergence import ForwardKL, ReverseKL
@@ -16,13 +20,18 @@ from pyrogen.inference.objective import Objective
 from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
 from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.pyro_elbo import PyroELBO
+from pyrogen.inference.ratio import LogRatio, Ratio, Telescoping
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
+from pyrogen.inference.veegan import VEEGAN
 from pyrogen.inference.wgan import WGAN
 from pyrogen.inference.worth import is_worth_compiling
 
 __all__ = [
+    "AAE",
+    "ALI",
+    "AVB",
     "DRAGAN",
     "ELBO",
     "FGAN",
@@ -32,8 +41,11 @@ __all__ = [
     "MMDGAN",
     "R1",
     "RBF",
+    "VEEGAN",
+    "WAE",
     "WGAN",
     "Adversarial",
+    "AlphaGAN",
     "Annealing",
     "Autocast",
     "CompiledObjective",
@@ -43,10 +55,12 @@ __all__ = [
     "EnergyDistance",
     "ForwardKL",
     "Interpolated",
+    "LogRatio",
     "MaximumLikelihood",
     "Objective",
     "Penalty",
     "PyroELBO",
+    "Ratio",
     "RationalQuadratic",
     "Renyi",
     "ReverseKL",
@@ -54,6 +68,7 @@ __all__ = [
     "Sinkhorn",
     "SlicedWasserstein",
     "Step",
+    "Telescoping",
     "Training",
     "compile",
     "is_worth_compiling",

@@ -95,6 +95,10 @@ class Scoring(Adversarial):
         """Return the critic's loss, with its penalties."""
         with torch.no_grad():
             samples = self.samples(model, args, kwargs)
+        return self.critic_loss_of(samples)
+
+    def critic_loss_of(self, samples: Samples) -> Tensor:
+        """Return the critic's loss, with its penalties, for data and draws as it sees them."""
         score = Scores(partial(self.scores, covariates=samples.covariates))
         penalty = self.penalty(score, samples)  # first: a penalty at the data scores them on the way
         of_real, of_fake = score(samples.real), score(samples.fake)

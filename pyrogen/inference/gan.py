@@ -48,6 +48,7 @@ GAMES = {
     "minimax": Game(_minus_log_real, _minus_log_fake, lambda s: -_minus_log_fake(s)),
     "non-saturating": Game(_minus_log_real, _minus_log_fake, _minus_log_real),
     "least-squares": Game(_squares_to_one, lambda s: s.square() / 2, _squares_to_one),
+    "reverse-kl": Game(_minus_log_real, _minus_log_fake, lambda s: -s),
     "hinge": Game(lambda s: (1 - s).relu(), lambda s: (1 + s).relu(), lambda s: -s, has_labels=False),
 }
 
@@ -66,6 +67,9 @@ class GAN(Scoring):
     ``non-saturating``  :math:`-\mathbb{E}_{p_\theta} \log \sigma(D(x))`
     ``least-squares``   :math:`\frac{1}{2} \mathbb{E}_{p_\theta} (D(x) - 1)^2`; the critic
                         :math:`\frac{1}{2} \mathbb{E}_{p^*} (D - 1)^2 + \frac{1}{2} \mathbb{E}_{p_\theta} D^2`
+    ``reverse-kl``      :math:`-\mathbb{E}_{p_\theta} D(x)
+                        = \mathbb{E}_{p_\theta} [\log(1 - \sigma(D(x))) - \log \sigma(D(x))]`, which is
+                        :math:`\mathrm{KL}(p_\theta \| p^*)` for the best critic
     ``hinge``           :math:`-\mathbb{E}_{p_\theta} D(x)`; the critic
                         :math:`\mathbb{E}_{p^*} (1 - D)_+ + \mathbb{E}_{p_\theta} (1 + D)_+`
     ==================  ================================================================
@@ -111,7 +115,7 @@ class GAN(Scoring):
     def __init__(
         self,
         critic: nn.Module,
-        game: Literal["minimax", "non-saturating", "least-squares", "hinge"] = "non-saturating",
+        game: Literal["minimax", "non-saturating", "least-squares", "reverse-kl", "hinge"] = "non-saturating",
         penalties: Sequence[Penalty] = (),
         label_smoothing: float = 0.0,
         covariates: Sequence[str] | None = None,

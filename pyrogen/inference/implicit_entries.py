@@ -37,7 +37,7 @@ def gan(
     guide: Program | None,
     example: Example,
     *,
-    game: Literal["minimax", "non-saturating", "least-squares", "hinge"] = "non-saturating",
+    game: Literal["minimax", "non-saturating", "least-squares", "reverse-kl", "hinge"] = "non-saturating",
     penalty: PenaltyName = "r1",
     penalty_weight: float = 1.0,
     label_smoothing: float = 0.0,
@@ -48,7 +48,7 @@ def gan(
     """Make the adversarial game.
 
     Args:
-        game: minimax, non-saturating, least-squares or hinge.
+        game: minimax, non-saturating, least-squares, reverse-kl or hinge.
         penalty: of the critic's gradient: none, interpolated (WGAN-GP's), dragan or r1.
         penalty_weight: its weight, for data scaled to [-1, 1].
         label_smoothing: the share of data that the critic is told are fake.

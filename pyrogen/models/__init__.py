@@ -1,5 +1,6 @@
 """Families of generative models, as Pyro programs."""
 
+from pyrogen.models.auto_implicit import AutoImplicit
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
@@ -11,6 +12,7 @@ __all__ = [
     "LIKELIHOODS",
     "PPCA",
     "VAE",
+    "AutoImplicit",
     "Classifier",
     "ConditionalGenerator",
     "GaussianEncoder",
