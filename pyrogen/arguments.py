@@ -48,7 +48,8 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     """Read the arguments of ``pyrogen train``; which there are depends on the model, the objective and the data.
 
     Returns:
-        The recipe, and the options ``out``, ``overwrite``, ``json``, ``track`` and ``strict``.
+        The recipe, and the options ``out``, ``overwrite``, ``json``, ``track`` and ``strict``; ``note``, where
+        something was chosen that is worth saying.
 
     Raises:
         UsageError: for unknown names and options, with the nearest, and for values of the wrong type.
@@ -71,6 +72,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     parser.add_class_arguments(Settings)
     names = _names(arguments)
     keys = {kind: _add(parser, kind, factory) for kind, factory in _factories(names).items()} if names["model"] else {}
+    preferred = _prefer(parser, names, keys)
     values = parse(parser, arguments)
     if not keys:
         raise UsageError(f"which model? Choose from {', '.join(catalogue.names('model'))}")
@@ -80,7 +82,24 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
     device = device_of(values["device"])
     recipe = Recipe(chosen["model"], chosen["objective"], chosen["data"], training, values["seed"], device)
-    return recipe, {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
+    options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
+    given = {re.sub("-", "_", word[2:].partition("=")[0]) for word in arguments if word.startswith("--")}
+    chosen_so = [f"--{key} {v}" for key, v in preferred.items() if values[key] == v and key not in given]
+    if chosen_so:
+        options["note"] = (
+            f"{names['objective']} passes gradients through the data that a model draws: chose {' '.join(chosen_so)}"
+        )
+    return recipe, options
+
+
+def _prefer(parser: ArgumentParser, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Set what an objective prefers of a model and of data as their defaults; return it, by option."""
+    prefers = getattr(catalogue.find("objective", names["objective"]), "prefers", {}) if keys else {}
+    options = {
+        keys[kind][name]: v for kind in ("model", "data") for name, v in prefers.items() if name in keys.get(kind, {})
+    }
+    parser.set_defaults(options)
+    return options
 
 
 def device_of(name: str) -> str:

@@ -67,6 +67,8 @@ def train(arguments: Sequence[str]) -> Result:
     out = Path(options["out"] or f"runs/{recipe.model.name}-{Path(recipe.data.name).stem}")
     dataset = recipe.dataset()
     say(dataset.describe())
+    if "note" in options:
+        say(options["note"])
     programs = recipe.programs(dataset.spec)
     recipe = recipe.decided(dataset, programs)
     run = Run.create(out, recipe.to_json(dataset), overwrite=options["overwrite"])

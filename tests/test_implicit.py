@@ -381,11 +381,12 @@ def test_plates_are_told_by_name():
 
 
 def test_a_datum_is_a_row():
+    """What is left of the batch's shape are the site's other plates."""
     model, args, _ = two_sites()
     real, fake, covariates = samples_of(model, args, {})
-    assert [tuple(value.shape) for value in real] == [(6, 1), (6, 3)]
-    assert [tuple(value.shape) for value in fake] == [(6, 1), (6, 3)]
-    assert torch.equal(real[0], args[1])
+    assert [tuple(value.shape) for value in real] == [(6,), (6, 3)]
+    assert [tuple(value.shape) for value in fake] == [(6,), (6, 3)]
+    assert torch.equal(real[0], args[1][:, 0])
     assert torch.equal(real[1], args[0])
     assert torch.equal(covariates[0], args[2])
 

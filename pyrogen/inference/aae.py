@@ -97,7 +97,7 @@ class AAE(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critics' loss, with their penalties."""
         with torch.no_grad():
-            of_prior, of_guide, _ = Autoencoder(model, guide, args, kwargs, self.covariates).generated()
+            of_prior, of_guide = Autoencoder(model, guide, args, kwargs, self.covariates).prior()
         losses = []
         for game, which in self._games(of_prior.names):
             real, fake = (tuple(pairs.latents[i] for i in which) for pairs in (of_prior, of_guide))
@@ -165,7 +165,7 @@ class WAE(Objective):
         """Return the loss, summed over the data."""
         run = Autoencoder(model, guide, args, kwargs, self.covariates)
         log_likelihood, pairs = run.reconstruction()
-        of_prior, _, _ = run.generated()
+        of_prior, _ = run.prior()
         real, fake = flat(Samples(of_prior.latents, pairs.latents, pairs.covariates), self.divergence.features)
         distance = self.divergence.between(real, fake)
         return -log_likelihood - _of_labels(run.inferred) + self.weight * pairs.scale * len(fake) * distance

@@ -98,6 +98,17 @@ class Autoencoder:
         observed = [site["value"] for site in sample_sites(trace) if is_data(site)]
         return Reconstruction(log_likelihood, self._pairs(trace, observed))
 
+    def prior(self) -> tuple[Pairs, Pairs]:
+        """Draw latents from the model, but no data, which may have any distribution.
+
+        Returns:
+            The model's latents, and the guide's, both beside the data.
+        """
+        trace = draw_trace(self.model, self.args, self.kwargs, 1, 0)
+        check_pairing(trace, self.inferred)
+        pairs = self._pairs(trace, [site["value"] for site in sample_sites(trace) if is_data(site)])
+        return pairs, pairs._replace(latents=self._inferred_rows(pairs.names, _plates(trace)))
+
     def generated(self) -> tuple[Pairs, Pairs, Trace]:
         """Draw latents and data from the model.
 
@@ -109,11 +120,10 @@ class Autoencoder:
         fake = self._pairs(trace, observed)
         sites = [site for site in sample_sites(trace) if is_data(site)]
         plates = _plates(trace)
-        real = [in_rows(x, site["fn"].event_dim, plates) for x, site in zip(observed, sites, strict=True)]
+        real = [in_rows(x, site, plates) for x, site in zip(observed, sites, strict=True)]
         real = [x.to(y.dtype) if y.is_floating_point() else x for x, y in zip(real, fake.data, strict=True)]
-        latents = [self.inferred.nodes[name] for name in fake.names]
-        rows = tuple(in_rows(site["value"], site["fn"].event_dim, plates) for site in latents)
-        return fake, fake._replace(latents=rows, data=tuple(real)), trace
+        latents = self._inferred_rows(fake.names, plates)
+        return fake, fake._replace(latents=latents, data=tuple(real)), trace
 
     def decoded(self) -> Pairs:
         """Draw data from the model, given the guide's latents, which take no gradient from them."""
@@ -133,6 +143,10 @@ class Autoencoder:
         args, kwargs = with_data(self.args, self.kwargs, observed, draws)
         return draw_trace(self.guide if redrawn else poutine.replay(self.guide, trace=trace), args, kwargs, 1, 0)
 
+    def _inferred_rows(self, names: Sequence[str], plates: Sequence[Any]) -> tuple[Tensor, ...]:
+        sites = [self.inferred.nodes[name] for name in names]
+        return tuple(in_rows(site["value"], site, plates) for site in sites)
+
     def _generated(self, model: Program) -> tuple[Trace, list[Tensor]]:
         drawing = Drawing(takes_mean=self.decode == "mean")
         trace = draw_trace(drawing(model), self.args, self.kwargs, 1, 0)
@@ -143,7 +157,7 @@ class Autoencoder:
     def _pairs(self, trace: Trace, observed: Sequence[Tensor]) -> Pairs:
         plates = _plates(trace)
         latents, data = (
-            tuple(in_rows(s["value"], s["fn"].event_dim, plates) for s in sample_sites(trace) if kind(s))
+            tuple(in_rows(s["value"], s, plates) for s in sample_sites(trace) if kind(s))
             for kind in (is_latent, is_data)
         )
         given = covariates_of(self.model, self.args, self.kwargs, observed, len(data[0]), self.covariates)

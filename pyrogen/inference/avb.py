@@ -16,7 +16,7 @@ from pyrogen.inference.covariates import covariates_of
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.objective import Objective, PlateNesting
 from pyrogen.inference.ratio import LogRatio, Ratio
-from pyrogen.inference.rows import in_plates, in_rows, shared_plates
+from pyrogen.inference.rows import in_plates, in_rows, number_of_rows, shared_plates
 from pyrogen.sites import PARTICLES, Program, is_data, is_latent, or_nothing, sample_sites, unwrapped
 from pyrogen.traces import Traces, draw_trace, trace_pair
 
@@ -62,7 +62,7 @@ class Moments(NamedTuple):
         normal = torch.distributions.Normal
         columns = zip(values, self.loc, self.scale, strict=True)
         densities = [normal(_repeated(loc, z), _repeated(scale, z)).log_prob(z) for z, loc, scale in columns]
-        return torch.stack([density.flatten(1).sum(1) for density in densities]).sum(0)
+        return torch.stack([density.reshape(len(density), -1).sum(1) for density in densities]).sum(0)
 
 
 class AVB(Objective):
@@ -245,17 +245,16 @@ class AVB(Objective):
         """Return the plates that a critic's sites share, and all that its ratio is given, a row for each index."""
         plates = shared_plates([guide_trace.nodes[name] for name in names])
         earlier = [guide_trace.nodes[name] for name in _earlier(names, model_trace, guide_trace)]
-        own = {frame.dim for frame in plates if frame.name != PARTICLES}
+        own = {(frame.name, frame.dim) for frame in plates if frame.name != PARTICLES}
         observed = [site for site in sample_sites(model_trace) if is_data(site)] if own else []
-        beside = [site for site in observed if own <= {f.dim for f in site["cond_indep_stack"] if f.vectorized}]
-        rows = [in_rows(site["value"], site["fn"].event_dim, plates) for site in (*beside, *earlier)]
+        beside = [site for site in observed if own <= {(f.name, f.dim) for f in site["cond_indep_stack"]}]
+        rows = [in_rows(site["value"], site, plates) for site in (*beside, *earlier)]
         if not own:
             return plates, tuple(rows)
-        inner = [frame for frame in plates if frame.name != PARTICLES]
-        batch = len(in_rows(torch.zeros(()), 0, inner))
+        batch = number_of_rows([frame for frame in plates if frame.name != PARTICLES])
         data = [site["value"] for site in observed]
         given = covariates_of(run.model, run.args, run.kwargs, data, batch, self.covariates)
-        particles = len(in_rows(torch.zeros(()), 0, plates)) // batch
+        particles = number_of_rows(plates) // batch
         return plates, (*rows, *[column.repeat(particles, *[1] * (column.dim() - 1)) for column in given])
 
     @torch.no_grad()
@@ -276,7 +275,7 @@ def _lacks_density(site: Mapping[str, Any]) -> bool:
 
 def _rows(trace: Trace, names: Sequence[str], plates: Sequence[Any]) -> list[Tensor]:
     sites = (trace.nodes[name] for name in names)
-    return [in_rows(site["value"], site["fn"].event_dim, plates) for site in sites]
+    return [in_rows(site["value"], site, plates) for site in sites]
 
 
 def _repeated(rows: Tensor, like: Tensor) -> Tensor:

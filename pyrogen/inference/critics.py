@@ -11,7 +11,7 @@ from pyrogen.nn import MLP, DCGANCritic, DCGANGenerator, ProgressiveCritic, Prog
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec, one_hot, scaled
 
-__all__ = ["Scaling", "SideBySide", "critic_for", "spec_of"]
+__all__ = ["Scaling", "SideBySide", "critic_for", "critic_of_latents", "critic_of_pairs", "spec_of"]
 
 
 class Scaling(nn.Module):
@@ -62,7 +62,7 @@ class Joined(nn.Module):
         self.network = network
 
     def forward(self, *values: Tensor) -> Tensor:
-        return self.network(torch.cat([value.flatten(1) for value in values], 1))
+        return self.network(torch.cat([value.reshape(len(value), -1) for value in values], 1))
 
 
 def spec_of(model: Program) -> DataSpec:
@@ -107,6 +107,74 @@ def critic_for(
         return WithLabels(spec, DCGANCritic(spec.shape, channels, norm, num_outputs, labels))
     activation = lambda: nn.LeakyReLU(0.2)  # noqa: E731
     return WithLabels(spec, Joined(MLP(spec.num_dims + labels, num_outputs, hidden, activation)))
+
+
+class OfLatents(nn.Module):
+    """A fully connected network of latents, and of labels as one-hot vectors.
+
+    Args:
+        network: the network.
+        num_latents: how many latent sites there are.
+        num_classes: how many classes labels have, if there are labels.
+    """
+
+    def __init__(self, network: nn.Module, num_latents: int, num_classes: int) -> None:
+        super().__init__()
+        self.network = network
+        self.num_latents, self.num_classes = num_latents, num_classes
+
+    def forward(self, *values: Tensor) -> Tensor:
+        latents, labels = values[: self.num_latents], values[self.num_latents :]
+        columns = [z.reshape(len(z), -1) for z in latents]
+        vectors = [torch.nn.functional.one_hot(y.long(), self.num_classes).to(columns[0].dtype) for y in labels]
+        return self.network(torch.cat([*columns, *vectors], 1))
+
+
+class OfPairs(nn.Module):
+    """A network of latents and of what another network makes of data (and labels).
+
+    Args:
+        of_data: the network of data and labels.
+        head: the network of its output and of latents.
+        num_latents: how many latent sites there are.
+        scaling: of data, where the objective does not scale them.
+    """
+
+    def __init__(self, of_data: nn.Module, head: nn.Module, num_latents: int, scaling: nn.Module | None) -> None:
+        super().__init__()
+        self.of_data, self.head = of_data, head
+        self.num_latents = num_latents
+        self.scaling = nn.Identity() if scaling is None else scaling
+
+    def forward(self, *values: Tensor) -> Tensor:
+        latents, (x, *labels) = values[: self.num_latents], values[self.num_latents :]
+        features = nn.functional.leaky_relu(self.of_data(self.scaling(x), *labels), 0.2)
+        return self.head(torch.cat([features, *[z.reshape(len(z), -1) for z in latents]], 1))
+
+
+def critic_of_latents(sizes: Sequence[int], num_classes: int, hidden: Sequence[int]) -> OfLatents:
+    """Make a critic of latents of some sizes, and of labels of so many classes, if there are any."""
+    network = MLP(sum(sizes) + num_classes, 1, hidden, lambda: nn.LeakyReLU(0.2))
+    return OfLatents(network, len(sizes), num_classes)
+
+
+def critic_of_pairs(
+    model: Program,
+    labelled: bool,
+    sizes: Sequence[int],
+    hidden: Sequence[int],
+    channels: Sequence[int] | None,
+    scales: bool = False,
+) -> OfPairs:
+    """Make a critic of latents of some sizes with data that mirrors the program's network, see :func:`critic_for`.
+
+    Args:
+        scales: whether the critic scales the data itself.
+    """
+    features = hidden[-1] if hidden else 64
+    of_data = critic_for(model, labelled, hidden, channels, "none", features)
+    head = MLP(features + sum(sizes), 1, hidden, lambda: nn.LeakyReLU(0.2))
+    return OfPairs(of_data, head, len(sizes), Scaling(spec_of(model)) if scales else None)
 
 
 def _modules(model: Program) -> list[nn.Module]:

@@ -16,7 +16,19 @@ from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.wgan import WGAN
 from pyrogen.sites import Program
 
-__all__ = ["energy_distance", "fgan", "gan", "mmd", "mmd_gan", "sinkhorn", "sliced_wasserstein", "wgan", "wgan_gp"]
+__all__ = [
+    "PenaltyName",
+    "energy_distance",
+    "fgan",
+    "gan",
+    "mmd",
+    "mmd_gan",
+    "penalties_of",
+    "sinkhorn",
+    "sliced_wasserstein",
+    "wgan",
+    "wgan_gp",
+]
 
 PENALTIES: dict[str, type[Penalty] | None] = {
     "none": None,
@@ -57,7 +69,7 @@ def gan(
         norm: of a convolutional critic: batch, spectral or none.
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
-    return GAN(critic, game, _penalties(penalty, penalty_weight), label_smoothing, transform=Scaling(spec_of(model)))
+    return GAN(critic, game, penalties_of(penalty, penalty_weight), label_smoothing, transform=Scaling(spec_of(model)))
 
 
 def fgan(
@@ -86,7 +98,7 @@ def fgan(
     """
     critic = critic_for(model, "y" in example, hidden, channels, norm)
     return FGAN(
-        critic, divergence, non_saturating, _penalties(penalty, penalty_weight), transform=Scaling(spec_of(model))
+        critic, divergence, non_saturating, penalties_of(penalty, penalty_weight), transform=Scaling(spec_of(model))
     )
 
 
@@ -176,7 +188,7 @@ def mmd_gan(
     if features < 1:
         raise UsageError(f"features must be at least 1, found {features}")
     critic = critic_for(model, "y" in example, hidden, channels, norm, features)
-    return MMDGAN(critic, penalties=_penalties(penalty, penalty_weight), transform=Scaling(spec_of(model)))
+    return MMDGAN(critic, penalties=penalties_of(penalty, penalty_weight), transform=Scaling(spec_of(model)))
 
 
 def energy_distance(
@@ -217,7 +229,7 @@ def sinkhorn(
     return Sinkhorn(blur, diameter=(span + labels) ** 0.5, scaling=scaling, features=SideBySide(spec))
 
 
-def _penalties(name: str, weight: float) -> list[Penalty]:
+def penalties_of(name: str, weight: float) -> list[Penalty]:
     if name not in PENALTIES:
         raise UsageError(f"unknown penalty {name!r}: choose from {', '.join(PENALTIES)}")
     kind = PENALTIES[name]

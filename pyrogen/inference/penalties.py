@@ -174,7 +174,7 @@ def _squared_norms(score: Score, at: Sequence[Tensor]) -> Tensor:
         if not value.is_floating_point():
             raise ProgramError(f"a penalty needs sites with real values: there is no gradient in {value.dtype}")
     gradients = (score if isinstance(score, Scores) else Scores(score)).gradients(at)
-    return torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0)
+    return torch.stack([gradient.reshape(len(gradient), -1).square().sum(1) for gradient in gradients]).sum(0)
 
 
 def _as_rows(weights: Tensor, like: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["in_plates", "in_rows", "shared_plates"]
+__all__ = ["in_plates", "in_rows", "number_of_rows", "shared_plates"]
 
 Site = Mapping[str, Any]
 
@@ -18,27 +18,35 @@ def shared_plates(sites: Sequence[Site]) -> list[Any]:
     return sorted((stacks[0][key] for key in shared), key=lambda frame: frame.dim)
 
 
-def in_rows(value: Tensor, event_dim: int, plates: Sequence[Any]) -> Tensor:
+def in_rows(value: Tensor, site: Site, plates: Sequence[Any]) -> Tensor:
     """Bring the dimensions of some plates to the front, as one, and repeat the value along those that it lacks.
 
     Args:
-        value: shape ``(*batch, *event)``.
-        event_dim: how many of its dimensions are its event's.
+        value: of the site, shape ``(*batch, *event)``.
+        site: tells the event's dimensions, and the plates that the batch's belong to.
         plates: the plates' frames, outermost first; none make a single row.
 
     Returns:
-        Shape ``(rows, *rest)``: what is left of the batch, and the event.
+        Shape ``(rows, *rest)``: the site's other plates, and the event.
     """
-    if not plates:
-        return value[None]
-    missing = max(-frame.dim for frame in plates) - (value.dim() - event_dim)
-    value = value.reshape((1,) * max(missing, 0) + tuple(value.shape))
-    first = [frame.dim - event_dim + value.dim() for frame in plates]
+    event_dim = site["fn"].event_dim
+    nesting = max([value.dim() - event_dim, *(-frame.dim for frame in plates)])
+    value = value.reshape((1,) * (nesting + event_dim - value.dim()) + tuple(value.shape))
+    first = [nesting + frame.dim for frame in plates]
     shape = list(value.shape)
     for dim, frame in zip(first, plates, strict=True):
         shape[dim] = frame.size
-    rest = [dim for dim in range(value.dim()) if dim not in first]
-    return value.expand(shape).permute(*first, *rest).flatten(0, len(first) - 1)
+    own = {nesting + frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    others = [dim for dim in range(nesting) if dim not in first and (dim in own or shape[dim] > 1)]
+    padding = [dim for dim in range(nesting) if dim not in first and dim not in others]
+    events = range(nesting, nesting + event_dim)
+    rows = value.expand(shape).permute([*padding, *first, *others, *events])
+    return rows.reshape(number_of_rows(plates), *rows.shape[len(padding) + len(first) :])
+
+
+def number_of_rows(plates: Sequence[Any]) -> int:
+    """Return how many indices some plates have together."""
+    return prod(frame.size for frame in plates)
 
 
 def in_plates(rows: Tensor, plates: Sequence[Any]) -> Tensor:
@@ -48,5 +56,4 @@ def in_plates(rows: Tensor, plates: Sequence[Any]) -> Tensor:
         A tensor with a dimension of size one for each that no plate has.
     """
     sizes = {frame.dim: frame.size for frame in plates}
-    assert rows.shape == (prod(sizes.values()),)
     return rows.reshape([sizes.get(dim, 1) for dim in range(min(sizes, default=0), 0)])

@@ -64,9 +64,8 @@ def samples_of(
     if not drawing.real:
         raise ProgramError("the model observes no data to compare its draws with: pass data, as obs= of some site")
     plates = _shared_plates(drawing)
-    event_dims = {name: drawing.sites[name]["fn"].event_dim for name in drawing.real}
-    fake = tuple(in_rows(drawing.sites[name]["value"], event_dims[name], plates) for name in drawing.real)
-    real = tuple(in_rows(value, event_dims[name], plates) for name, value in drawing.real.items())
+    fake = tuple(in_rows(drawing.sites[name]["value"], drawing.sites[name], plates) for name in drawing.real)
+    real = tuple(in_rows(value, drawing.sites[name], plates) for name, value in drawing.real.items())
     # Whole numbers that stand for pixels are compared as the reals that the program draws.
     real = tuple(x.to(y.dtype) if y.is_floating_point() else x for x, y in zip(real, fake, strict=True))
     observed = list(drawing.real.values())

@@ -2,11 +2,12 @@
 
 from pyrogen.models.auto_implicit import AutoImplicit
 from pyrogen.models.classifier import Classifier, classifier
+from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
-from pyrogen.models.vae import VAE, GaussianEncoder, vae
+from pyrogen.models.vae import VAE, vae
 
 __all__ = [
     "LIKELIHOODS",
@@ -15,9 +16,12 @@ __all__ = [
     "AutoImplicit",
     "Classifier",
     "ConditionalGenerator",
+    "DeterministicEncoder",
+    "Encoder",
     "GaussianEncoder",
     "GaussianMixture",
     "Generator",
+    "ImplicitEncoder",
     "Likelihood",
     "classifier",
     "dcgan",

@@ -1,6 +1,6 @@
 """The variational autoencoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pyro
@@ -12,11 +12,12 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
+from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.nn import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LazyDistribution, spline_flow
-from pyrogen.spec import DataSpec, scaled
+from pyrogen.spec import DataSpec
 
-__all__ = ["VAE", "GaussianEncoder", "vae"]
+__all__ = ["VAE", "vae"]
 
 DEFAULT_LIKELIHOOD = {
     "binary": "bernoulli",
@@ -24,6 +25,9 @@ DEFAULT_LIKELIHOOD = {
     "dequantized": "gaussian",
     "real": "gaussian",
 }
+
+FEATURES = 256
+"""What an implicit encoder's network makes of a datum, before noise goes in."""
 
 
 class VAE(PyroModule):
@@ -72,35 +76,6 @@ class VAE(PyroModule):
             return pyro.sample("x", self.likelihood(self.decoder(z)), obs=x)
 
 
-class GaussianEncoder(PyroModule):
-    r"""An amortised normal guide with independent coordinates.
-
-    .. math:: q(z \mid x) = \mathcal{N}\left(z; \mu_\phi(x), \operatorname{diag} \sigma^2_\phi(x)\right)
-
-    Args:
-        encoder: the network from ``(*batch, *spec.shape)`` to ``(*batch, 2 * latent)``: :math:`\mu` and a
-            number :math:`a` with :math:`\sigma = 2 / (1 + e^{-a})`. The prior has :math:`\sigma = 1`, which data only
-            narrow where the likelihood is log-concave; unbounded, one unusual datum lands far outside all that the
-            decoder has seen, and costs as much as thousands of others.
-        spec: the data, to scale them to :math:`[-1, 1]` for the network.
-    """
-
-    def __init__(self, encoder: nn.Module, spec: DataSpec) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.spec = spec
-
-    def posterior(self, x: Tensor) -> TorchDistribution:
-        """Return :math:`q(z \\mid x)` for data of shape ``(*batch, *spec.shape)``."""
-        loc, raw_scale = self.encoder(scaled(x, self.spec)).chunk(2, -1)
-        return dist.Normal(loc, 2 * raw_scale.sigmoid()).to_event(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Draw ``z`` for data of shape ``(batch, *spec.shape)``."""
-        with pyro.plate("data", len(x)):
-            return pyro.sample("z", self.posterior(x))
-
-
 def vae(
     spec: DataSpec,
     *,
@@ -110,7 +85,9 @@ def vae(
     network: Literal["mlp", "convolutional"] = "mlp",
     channels: Sequence[int] = (32, 64),
     prior: Literal["normal", "flow"] = "normal",
-) -> tuple[VAE, GaussianEncoder]:
+    encoder: Literal["gaussian", "deterministic", "implicit"] = "gaussian",
+    noise: int = 16,
+) -> tuple[VAE, Encoder]:
     """Make a variational autoencoder for some data.
 
     Args:
@@ -121,6 +98,9 @@ def vae(
         network: mlp, or convolutional for images.
         channels: channels after each halving of the image (convolutional).
         prior: normal, or flow: a neural spline flow, learned.
+        encoder: gaussian, deterministic (for aae and wae), or implicit: noise goes in, and there is no density (for
+            avb, aae, wae, alpha-gan, ali).
+        noise: the size of an implicit encoder's noise.
 
     Returns:
         The model and its guide.
@@ -142,17 +122,25 @@ def vae(
         if any(width < 1 for width in widths) or (setting == "channels" and not widths):
             raise UsageError(f"{setting} must be widths of at least 1, found {list(widths)}")
     chosen = LIKELIHOODS[name](spec)
-    encoder: nn.Module
+    if noise < 1:
+        raise UsageError(f"noise must be at least 1, found {noise}")
+    network_of_data: nn.Module
     decoder: nn.Module
+    num_outputs = {"gaussian": 2 * latent, "deterministic": latent, "implicit": FEATURES}[encoder]
     if network == "convolutional":
         if len(spec.shape) != 3:
             raise UsageError(f"a convolutional network needs images (channels, height, width), found {spec.shape}")
         depth, *sides = spec.shape
-        encoder = ConvolutionalEncoder(spec.shape, 2 * latent, channels)
+        network_of_data = ConvolutionalEncoder(spec.shape, num_outputs, channels)
         images = ConvolutionalDecoder(latent, (chosen.features_per_dim * depth, *sides), channels)
         decoder = nn.Sequential(images, nn.Flatten(-3))
     else:
-        encoder = nn.Sequential(nn.Flatten(-len(spec.shape)), MLP(spec.num_dims, 2 * latent, hidden))
+        network_of_data = nn.Sequential(nn.Flatten(-len(spec.shape)), MLP(spec.num_dims, num_outputs, hidden))
         decoder = MLP(latent, chosen.num_features, hidden)
     flow = spline_flow(latent) if prior == "flow" else None
-    return VAE(decoder, chosen, latent, flow), GaussianEncoder(encoder, spec)
+    guides: dict[str, Callable[[], Encoder]] = {
+        "gaussian": lambda: GaussianEncoder(network_of_data, spec),
+        "deterministic": lambda: DeterministicEncoder(network_of_data, spec),
+        "implicit": lambda: ImplicitEncoder(network_of_data, spec, FEATURES, latent, noise),
+    }
+    return VAE(decoder, chosen, latent, flow), guides[encoder]()

@@ -1,0 +1,440 @@
+"""Implicit posteriors and their relatives against closed forms. Each truth has a mutant."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import nn
+
+from pyrogen.distributions import Implicit
+from pyrogen.errors import NonFiniteError
+from pyrogen.inference import (
+    AAE,
+    ALI,
+    AVB,
+    ELBO,
+    GAN,
+    MMD,
+    RBF,
+    VEEGAN,
+    WAE,
+    AlphaGAN,
+    LogRatio,
+    avb,
+    train,
+)
+from pyrogen.inference.autoencoding import Autoencoder, Pairs
+from pyrogen.inference.samples import Samples
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+    pyro.set_rng_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+# An oracle's ratio gives the ELBO and its gradient
+
+
+class Hierarchy(PyroModule):
+    """A global latent, two local ones, one with a learned density given the other; a mask, a subsampled plate."""
+
+    def __init__(self):
+        super().__init__()
+        self.loc, self.weight, self.log_noise = (nn.Parameter(torch.tensor(v)) for v in (0.3, 0.8, -0.5))
+
+    def forward(self, x, mask):
+        g = pyro.sample("g", dist.Normal(self.loc, 1.0))
+        with pyro.plate("data", 12, subsample=torch.arange(6)), poutine.mask(mask=mask):
+            a = pyro.sample("a", self.of_a(g))
+            b = pyro.sample("b", self.of_b(a))
+            pyro.sample("x", dist.Normal(a + b.sum(-1), self.log_noise.exp()), obs=x)
+
+    def of_a(self, g, weight=None):
+        return dist.Normal((self.weight if weight is None else weight) * g, 1.0)
+
+    def of_b(self, a, weight=None):
+        loc = (self.weight if weight is None else weight) * a
+        return dist.Normal(loc.unsqueeze(-1).expand(*loc.shape, 2), 1.5).to_event(1)
+
+
+class Posterior(PyroModule):
+    """A normal guide for it; implicit, it draws the same numbers and tells no density."""
+
+    def __init__(self, implicit):
+        super().__init__()
+        self.implicit = implicit
+        self.slope, self.log_sd = nn.Parameter(torch.tensor(0.4)), nn.Parameter(torch.tensor(-0.3))
+
+    def forward(self, x, mask):
+        hide = without_density if self.implicit else lambda fn: fn
+        g = pyro.sample("g", hide(self.of_g(x)))
+        with pyro.plate("data", 12, subsample=torch.arange(6)), poutine.mask(mask=mask):
+            a = pyro.sample("a", hide(self.of_a(x, g)))
+            pyro.sample("b", hide(self.of_b(a)))
+
+    def of_g(self, x):
+        return dist.Normal(self.slope * x.mean(), self.log_sd.exp())
+
+    def of_a(self, x, g):
+        return dist.Normal(self.slope * x + 0.1 * g, self.log_sd.exp())
+
+    def of_b(self, a):
+        loc = self.slope * a
+        return dist.Normal(loc.unsqueeze(-1).expand(*loc.shape, 2), self.log_sd.exp()).to_event(1)
+
+
+def without_density(fn):
+    return Implicit(lambda shape: fn.expand(shape).rsample(), fn.event_shape, fn.batch_shape)
+
+
+class Oracle(LogRatio):
+    """A ratio that is known."""
+
+    def __init__(self, formula):
+        super().__init__()
+        self.formula = formula
+
+    def forward(self, values, conditions=()):
+        return self.formula(*values, *conditions)
+
+    def loss(self, of_q, of_p, conditions=()):
+        raise AssertionError("an oracle has nothing to learn")
+
+
+def oracles(model, guide, x):
+    """The exact ratio of each site: of the guide's density to that of the model, as it is now."""
+    loc, weight = model.loc.detach(), model.weight.detach()
+    return {
+        "g": Oracle(lambda g: guide.of_g(x).log_prob(g) - dist.Normal(loc, 1.0).log_prob(g)),
+        "a": Oracle(lambda a, x, g, mask: guide.of_a(x, g).log_prob(a) - model.of_a(g, weight).log_prob(a)),
+        "b": Oracle(lambda b, x, g, a, mask: guide.of_b(a).log_prob(b) - model.of_b(a, weight).log_prob(b)),
+    }
+
+
+def loss_and_gradients(objective, model, guide, *args):
+    pyro.set_rng_seed(0)
+    parameters = [*model.parameters(), *guide.parameters()]
+    loss = objective(model, guide, *args)
+    gradients = torch.autograd.grad(loss, parameters)
+    return torch.stack([loss.detach(), *gradients])
+
+
+def against_the_elbo(num_particles):
+    x, mask = torch.randn(6), torch.tensor([1, 1, 0, 1, 0, 1]).bool()
+    model, implicit, normal = Hierarchy(), Posterior(True), Posterior(False)
+    # What an oracle's critics are shown are rows, as many as there are particles and data.
+    objective = AVB(oracles(model, implicit, x), num_particles=num_particles)
+    found = loss_and_gradients(objective, model, implicit, x, mask)
+    truth = loss_and_gradients(ELBO(num_particles, analytic_kl=False), model, normal, x, mask)
+    torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_oracles_give_the_elbo_and_its_gradient(num_particles):
+    """At the same draws, in every parameter: through plates, subsampling, a mask, particles and a learned prior."""
+    against_the_elbo(num_particles)
+
+
+def test_mutant_a_prior_that_is_not_learned(monkeypatch):
+    """Where T + log p cancels log p as a function of the model's parameters, too."""
+
+    def of_everything(traces, names):
+        return sum((s := traces.model.nodes[n])["log_prob"].sum() - s["log_prob"].sum().detach() for n in names)
+
+    monkeypatch.setattr(avb, "_of_draws_alone", of_everything)
+    with pytest.raises(AssertionError, match="not close"):
+        against_the_elbo(1)
+
+
+def test_mutant_a_cancelled_prior_that_pulls_the_guide(monkeypatch):
+    monkeypatch.setattr(avb, "_of_draws_alone", lambda traces, names: 0.0)
+    with pytest.raises(AssertionError, match="not close"):
+        against_the_elbo(1)
+
+
+def test_mutant_a_ratio_that_is_not_masked(monkeypatch):
+    """A logit stands for a log-density, and is masked and scaled as one."""
+    original = avb._make_point
+
+    def unmasked(site, log_density):
+        original(site, log_density)
+        site["mask"] = None
+
+    monkeypatch.setattr(avb, "_make_point", unmasked)
+    with pytest.raises(AssertionError, match="not close"):
+        against_the_elbo(1)
+
+
+def conjugate(x):
+    pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+
+
+@pytest.mark.parametrize("contrast", [0, 2000])
+def test_the_gradient_through_draws_alone_is_that_of_the_elbo(contrast):
+    r"""With T a function of z alone, the gradient in the guide's parameters is the ELBO's in expectation.
+
+    :math:`\mathcal{L} = -\frac{1}{2}[(x - m)^2 + m^2 + 2 s^2] + \log s + c` for :math:`q = N(m, s^2)`, so that
+    :math:`\partial_m = x - 2 m` and :math:`\partial_s = 1/s - 2 s`.
+    """
+    m, s, x = torch.tensor(0.2, requires_grad=True), torch.tensor(0.9, requires_grad=True), torch.tensor(1.0)
+
+    def guide(x):
+        pyro.sample("z", Implicit(lambda shape: m + s * torch.randn(shape)))
+
+    q = dist.Normal(m.detach(), s.detach())
+
+    def formula(z):
+        if not contrast:
+            return q.log_prob(z) - dist.Normal(0.0, 1.0).log_prob(z)
+        # q against its own moments, in units of them: nothing is left to learn but the moments' own errors
+        return torch.zeros_like(z)
+
+    loss = AVB(Oracle(formula), contrast=contrast, num_particles=50_000)(conjugate, guide, x)
+    found = -torch.stack(torch.autograd.grad(loss, [m, s]))
+    truth = torch.stack([x - 2 * m, 1 / s - 2 * s]).detach()
+    tolerance = 4.5 * 1.5 / math.sqrt(50_000 if not contrast else 2000)  # moments of 2,000 draws are as exact as those
+    torch.testing.assert_close(found, truth, rtol=0, atol=tolerance)
+
+
+def test_mutant_contrast_in_the_wrong_units(monkeypatch):
+    """The density of what was standardised, without the Jacobian, has another gradient in the scale."""
+
+    def log_prob(self, values):
+        unit = avb.Moments([torch.zeros_like(m) for m in self.loc], [torch.ones_like(s) for s in self.scale])
+        return unit.plain(self.standardized(values))
+
+    monkeypatch.setattr(avb.Moments, "plain", avb.Moments.log_prob, raising=False)
+    monkeypatch.setattr(avb.Moments, "log_prob", log_prob)
+    x, seen = torch.tensor(1.0), []
+    for scale in (0.5, 2.0):
+        guide = lambda x, scale=scale: pyro.sample("z", Implicit(lambda shape: scale * torch.randn(shape)))  # noqa: E731
+        seen.append(AVB(Oracle(torch.zeros_like), contrast=500, num_particles=20_000)(conjugate, guide, x).detach())
+    # The true bounds differ by (2^2 - 0.5^2) - log 4; the mutant's by the first term alone.
+    assert abs(float(seen[1] - seen[0]) - (3.75 - math.log(4))) > 1.0
+
+
+# Linear-Gaussian models: x = w z + noise, with the noise at its true value
+
+
+WEIGHT, NOISE, SIZE = 1.5, 0.8, 2000
+MARGINAL = math.sqrt(WEIGHT**2 + NOISE**2)
+SLOPE, SD = WEIGHT / (WEIGHT**2 + NOISE**2), NOISE / math.sqrt(WEIGHT**2 + NOISE**2)
+
+
+class Line(PyroModule):
+    """x ~ N(w z, 0.8^2): the noise is fixed, since any correlation of x and z fits if it is free."""
+
+    def __init__(self, weight=0.7):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(self.weight * z, NOISE), obs=x)
+
+
+class Encoder(PyroModule):
+    """z = a x + b + s noise, with or without a density."""
+
+    def __init__(self, hide):
+        super().__init__()
+        self.hide = hide
+        self.slope, self.loc, self.log_sd = (nn.Parameter(torch.tensor(v)) for v in (0.2, 0.3, 0.0))
+
+    def forward(self, x):
+        fn = dist.Normal(self.slope * x + self.loc, self.log_sd.exp())
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.hide(fn))
+
+
+class Quadratic(nn.Module):
+    """All products of its inputs of degree two: the exact log-ratio of normal distributions is among them."""
+
+    def __init__(self, num_inputs):
+        super().__init__()
+        self.num_inputs = num_inputs
+        self.linear = nn.Linear(num_inputs + num_inputs * (num_inputs + 1) // 2, 1)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, *values):
+        v = torch.stack([value.reshape(-1) for value in values], 1)
+        rows, columns = torch.triu_indices(self.num_inputs, self.num_inputs)
+        return self.linear(torch.cat([v, v[:, rows] * v[:, columns]], 1))
+
+
+def adam(learning_rate):
+    return lambda parameters: torch.optim.Adam(parameters, lr=learning_rate, betas=(0.5, 0.99))
+
+
+def fitted(objective, hide=without_density, num_steps=600, learning_rate=8e-3, critic_steps=3, critic_rate=3e-2):
+    """Fit both programs to fresh batches, average the last half of the way, and return them."""
+    model, guide = Line(), Encoder(hide)
+    data = torch.randn(SIZE, generator=torch.Generator().manual_seed(1)) * MARGINAL
+    data = (data - data.mean()) / data.std() * MARGINAL  # so that the best fit is the truth itself
+
+    def batches():
+        while True:
+            yield data[torch.randint(SIZE, (400,))]
+
+    steps = train(
+        objective,
+        model,
+        guide,
+        batches(),
+        adam(learning_rate),
+        adam(critic_rate) if list(objective.parameters()) else None,
+        steps=(1, critic_steps),
+        num_steps=num_steps,
+        ema=0.99,
+        validate=False,
+    )
+    for _ in steps:
+        pass
+    with steps.averaged():
+        return {
+            "weight": float(model.weight.detach().abs()),
+            "slope": float((guide.slope * model.weight.sign()).detach()),
+            "loc": float(guide.loc.detach()),
+            "sd": float(guide.log_sd.exp().detach()),
+        }
+
+
+POSTERIORS = {
+    "AVB, adaptive contrast": lambda: AVB(Quadratic(2), contrast=64),
+    "AVB": lambda: AVB(Quadratic(2)),
+    "ALI": lambda: ALI(Quadratic(2)),
+}
+
+
+def check_posterior(found):
+    assert abs(found["weight"] - WEIGHT) < 0.05 * WEIGHT
+    assert abs(found["sd"] - SD) < 0.05 * SD
+    for x in (-MARGINAL, 0.0, MARGINAL):
+        assert abs(found["slope"] * x + found["loc"] - SLOPE * x) < 0.1 * SD
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posteriors_of_a_line(name):
+    check_posterior(fitted(POSTERIORS[name]()))
+
+
+def test_mutant_labels_of_the_ratio_swapped(monkeypatch):
+    """The critic learns log p(z) - log q(z | x), and the guide runs away from the prior."""
+    original = AVB._compared
+
+    def swapped(self, *args):
+        of_q, of_p, conditions = original(self, *args)
+        return of_p, of_q, conditions
+
+    monkeypatch.setattr(AVB, "_compared", swapped)
+    with pytest.raises((AssertionError, NonFiniteError)):
+        check_posterior(fitted(POSTERIORS["AVB"](), num_steps=300))
+
+
+def test_mutant_a_critic_that_sees_no_data(monkeypatch):
+    """With T(z) in the place of T(z, x), only the aggregate posterior is matched, and the guide is too narrow."""
+    monkeypatch.setattr(AVB, "_conditions", lambda self, run, names, model, guide: (_shared(names, guide), ()))
+    with pytest.raises(AssertionError):
+        check_posterior(fitted(AVB(Quadratic(1))))
+
+
+def _shared(names, guide_trace):
+    return avb.shared_plates([guide_trace.nodes[name] for name in names])
+
+
+def test_mutant_mismatched_pairs(monkeypatch):
+    """Latents of one datum beside another: the guide learns the prior."""
+    original = Pairs.seen
+    monkeypatch.setattr(Pairs, "seen", lambda self, transform=None: (self.latents[0].roll(1, 0), *original(self)[1:]))
+    with pytest.raises(AssertionError):
+        check_posterior(fitted(POSTERIORS["ALI"](), num_steps=300))
+
+
+# The aggregate posterior, and the marginal
+
+
+def check_aggregate(found, of_data=False):
+    """q(z) has mean 0 and standard deviation 1; the model's p(x) has the data's standard deviation."""
+    aggregate = math.hypot(found["slope"] * MARGINAL, found["sd"])
+    assert abs(aggregate - 1) < 0.05
+    assert abs(found["loc"]) < 0.05
+    if of_data:
+        assert abs(math.hypot(found["weight"], NOISE) - MARGINAL) < 0.05 * MARGINAL
+
+
+AGGREGATES = {
+    "AAE, KL": lambda: AAE(GAN(Quadratic(1), "reverse-kl")),
+    "AAE, non-saturating": lambda: AAE(Quadratic(1)),
+    "WAE": lambda: WAE(MMD(RBF([0.5, 1.0, 2.0])), weight=20.0),
+    # The reconstruction pulls q(z) apart, towards x / w: at this weight, by 3%.
+    "AlphaGAN": lambda: AlphaGAN(Quadratic(1), Quadratic(1), weight=0.2),
+}
+
+
+@pytest.mark.parametrize("name", AGGREGATES)
+def test_aggregate_posteriors_of_a_line(name):
+    num_steps = 250 if name == "WAE" else 600
+    check_aggregate(fitted(AGGREGATES[name](), num_steps=num_steps), of_data=name == "AlphaGAN")
+
+
+def check_veegan(found):
+    r"""The guide is the posterior of the model, and the model's variance is *twice* the data's.
+
+    With the best guide and critic, the loss is :math:`\mathrm{KL}(p_\gamma(x) \| p^*(x)) + \mathrm{H}(z \mid x)`: in
+    the variance :math:`v` of :math:`x`, :math:`v / 2 M^2 - \log v` up to constants, with its minimum at
+    :math:`v = 2 M^2`. The distance of latents draws a model's data apart.
+    """
+    variance = found["weight"] ** 2 + NOISE**2
+    assert abs(variance - 2 * MARGINAL**2) < 0.1 * MARGINAL**2
+    assert abs(found["sd"] - NOISE / math.sqrt(variance)) < 0.05 * NOISE / math.sqrt(variance)
+    assert abs(found["slope"] - found["weight"] / variance) < 0.1 * found["sd"] / math.sqrt(variance)
+
+
+def test_veegan_of_a_line():
+    check_veegan(fitted(VEEGAN(Quadratic(2)), hide=lambda fn: fn, num_steps=800))
+
+
+def test_mutant_veegan_with_its_classes_swapped(monkeypatch):
+    """A model that raises what it should lower trains backwards."""
+    monkeypatch.setattr(Samples, "__new__", lambda cls, real, fake, c: tuple.__new__(cls, (fake, real, c)))
+    with pytest.raises((AssertionError, NonFiniteError)):
+        check_veegan(fitted(VEEGAN(Quadratic(2)), hide=lambda fn: fn, num_steps=200))
+
+
+def test_mutant_alpha_gan_whose_guide_answers_to_the_critic_of_data(monkeypatch):
+    """Without the stop, the guide's latents are chosen for data that pass for real: the gradients differ."""
+
+    def gradient():
+        pyro.set_rng_seed(0)
+        model, guide, x = Line(), Encoder(without_density), torch.randn(20)
+        critic = Quadratic(1)
+        with torch.no_grad():
+            critic.linear.weight.fill_(1.0)
+        loss = AlphaGAN(critic, Quadratic(1))(model, guide, x)
+        return torch.stack(torch.autograd.grad(loss, [guide.slope, guide.log_sd]))
+
+    def of_two_terms():
+        """The guide's own terms alone: the reconstruction and the critic of latents, which is level here."""
+        pyro.set_rng_seed(0)
+        model, guide, x = Line(), Encoder(without_density), torch.randn(20)
+        with pyro.plate("data", 20):
+            z = dist.Normal(guide.slope * x + guide.loc, guide.log_sd.exp()).rsample()
+        loss = -dist.Normal(model.weight * z, NOISE).log_prob(x).sum()
+        return torch.stack(torch.autograd.grad(loss, [guide.slope, guide.log_sd]))
+
+    torch.testing.assert_close(gradient(), of_two_terms())
+
+    def decoded(self):
+        return self._pairs(*self._generated(poutine.replay(self.model, trace=self.inferred)))
+
+    monkeypatch.setattr(Autoencoder, "decoded", decoded)
+    with pytest.raises(AssertionError, match="not close"):
+        torch.testing.assert_close(gradient(), of_two_terms())
