@@ -16,6 +16,7 @@ from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.evaluation.likelihood import over
+from pyrogen.inference import Objective
 from pyrogen.parameters import modules_of
 from pyrogen.programs import simulate
 from pyrogen.rehearsal import rehearsal
@@ -41,11 +42,19 @@ def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
 
 
 class Roles(NamedTuple):
-    """At which site a model observes each column, whether it has latents to integrate out, and whether a density."""
+    """What there is to measure of programs.
+
+    Attributes:
+        observed: at which site the model observes each column.
+        has_latents: whether it has latents to integrate out.
+        is_implicit: whether its data have no density.
+        has_implicit_guide: whether the guide's latents have none.
+    """
 
     observed: dict[str, str]
     has_latents: bool
     is_implicit: bool
+    has_implicit_guide: bool
 
 
 def bound(
@@ -69,12 +78,15 @@ def bound(
         The figure's name and the estimate; likelihoods and bounds are in nats per datum.
     """
     batches = _batches(model, dataset, split, batch_size)
-    roles = _roles(model, batches)
+    roles = _roles(model, batches, guide)
     if roles.is_implicit or by_samples:
         distance = _energy_distance(model, dataset, batches, roles)
         return "minus_energy_distance", distance.scaled(-1.0, 0.0, distance.unit)
     return _bound(model, guide, batches, roles, num_particles)
 
+
+LEAST = 10
+"""Draws of a proposal for a datum, at least: one draw of moments' is a poor stand-in for a guide's."""
 
 COMPARED = 1000
 """Data and draws that are compared, at most."""
@@ -111,6 +123,8 @@ def _compared(model: Program, dataset: Dataset, batches: Batches, roles: Roles) 
 def _bound(
     model: Program, guide: Program | None, batches: Batches, roles: Roles, num_particles: int
 ) -> tuple[str, Estimate]:
+    if roles.has_implicit_guide:
+        return "iwae", evaluation.iwae(model, guide, batches, max(num_particles, LEAST), propose=True)
     if roles.has_latents:
         return "elbo", evaluation.elbo(model, guide, batches, num_particles)
     return "log_likelihood", evaluation.log_likelihood(model, batches)
@@ -124,6 +138,7 @@ def evaluate(
     num_particles: int = 100,
     batch_size: int = 500,
     by_samples: bool = False,
+    objective: Objective | None = None,
 ) -> dict[str, Estimate]:
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
 
@@ -133,6 +148,7 @@ def evaluate(
         split: train, validation or test.
         num_particles: of the importance-weighted bound; the ELBO takes a tenth, at least one.
         by_samples: compare draws with data, though there is a density: a guide that was not fitted gives no bound.
+        objective: what the programs were fitted by: where its critics say what the ELBO is, ``elbo_estimate`` is that.
 
     Returns:
         Figures by name, as the command line's ``--json`` calls them.
@@ -143,15 +159,20 @@ def evaluate(
     if num_particles < 1:
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
     batches = _batches(model, dataset, split, batch_size)
-    roles = _roles(model, batches)
+    roles = _roles(model, batches, guide)
     if roles.is_implicit or by_samples:
         return {"energy_distance": _energy_distance(model, dataset, batches, roles)}
-    name, estimate = _bound(model, guide, batches, roles, max(1, num_particles // 10))
+    particles = num_particles if roles.has_implicit_guide else max(1, num_particles // 10)
+    name, estimate = _bound(model, guide, batches, roles, particles)
     figures = {name: estimate}
     if name == "elbo":
         figures["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
+    if objective is not None and (said := _elbo_estimate(objective, model, guide, batches)) is not None:
+        figures["elbo_estimate"] = said
     if list(roles.observed) == ["x"] and dataset.spec.bits_per_dim(0.0) is not None:
-        figures |= {_in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in figures.items()}
+        figures |= {
+            _in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in figures.items() if key in _in_bits
+        }
     if list(roles.observed) == ["y"] and not roles.has_latents and dataset.spec.num_classes is not None:
         figures["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
     return figures
@@ -173,11 +194,26 @@ def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> B
     return Batches(columns, batch_size, shuffle=False, only=only, name=f"{dataset.name}, {split} split")
 
 
-def _roles(model: Program, batches: Batches) -> Roles:
+def _elbo_estimate(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> Estimate | None:
+    """Ask an objective's critics what the ELBO per datum is; the error is that over batches."""
+    device = next((p.device for module in modules_of(model, guide).values() for p in module.parameters()), None)
+    values = []
+    with evaluating(model, guide):
+        for batch in batches:
+            columns = {name: column.to(device) for name, column in batch.items()}
+            said = objective.elbo_estimate(model, guide, **columns)
+            if said is None:
+                return None
+            values.append(said.cpu() / len(columns["x"]))
+    return evaluation.mean(torch.stack(values), "nats, not a bound")
+
+
+def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Roles:
     device = next((p.device for module in modules_of(model).values() for p in module.parameters()), None)
     first = {name: column.to(device) for name, column in next(iter(batches)).items()}
-    with rehearsal(modules_of(model).values()), evaluating(model):
+    with rehearsal(modules_of(model, guide).values()), evaluating(model, guide):
         sites = poutine.trace(model).get_trace(**first).nodes
+        has_implicit_guide = evaluation.lacks_density(guide, first)
     hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
     observed = {
         column: name
@@ -185,7 +221,12 @@ def _roles(model: Program, batches: Batches) -> Roles:
         for name, site in sites.items()
         if is_data(site) and (_same(site["value"], values) or (is_implicit(site["fn"]) and name == column))
     }
-    return Roles(observed, bool(hidden), any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)))
+    return Roles(
+        observed,
+        bool(hidden),
+        any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)),
+        has_implicit_guide,
+    )
 
 
 def _same(value: Tensor, column: Tensor) -> bool:

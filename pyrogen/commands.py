@@ -21,7 +21,7 @@ from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
 from pyrogen.fitting import fit, tensorboard
-from pyrogen.loading import load
+from pyrogen.loading import load, load_objective
 from pyrogen.parameters import modules_of
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
@@ -205,9 +205,16 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
-    by_samples = not recipe.objective_of(dataset, programs).sums_over_data
+    objective = load_objective(run, recipe, dataset, programs)
     pyro.set_rng_seed(recipe.seed)
-    figures = evaluate(*programs, dataset, options["split"], options["num_particles"], by_samples=by_samples)
+    figures = evaluate(
+        *programs,
+        dataset,
+        options["split"],
+        options["num_particles"],
+        by_samples=not objective.sums_over_data,
+        objective=objective,
+    )
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
     values["step"] = run.chosen()
     write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())

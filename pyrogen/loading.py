@@ -9,8 +9,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyrogen.data import Dataset
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import CorruptCheckpointError, ProgramError
+from pyrogen.inference import Objective
 from pyrogen.parameters import check_one_device, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
@@ -18,7 +20,7 @@ from pyrogen.runs import Run
 from pyrogen.sites import Program, or_nothing, sample_sites
 from pyrogen.spec import DataSpec
 
-__all__ = ["load"]
+__all__ = ["load", "load_objective"]
 
 DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 
@@ -76,6 +78,14 @@ def load(
     parameters = _created(model, guide, example)
     take_state((model, guide), parameters, saved)
     return Programs(model, guide)
+
+
+def load_objective(run: Run, recipe: Recipe, dataset: Dataset, programs: Programs) -> Objective:
+    """Return the objective that a run's programs were fitted by, with its critics as they were at their checkpoint."""
+    objective = recipe.objective_of(dataset, programs)
+    state = run.restore(run.chosen()).tree["training"]["objective"]
+    objective.load_state_dict({name: value.to(recipe.device) for name, value in state.items()})
+    return objective
 
 
 def _created(model: Program, guide: Program | None, example: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
+from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 
 __all__ = [
@@ -22,9 +23,11 @@ __all__ = [
     "frechet_distance",
     "iwae",
     "kernel_distance",
+    "lacks_density",
     "log_likelihood",
     "mean",
     "mode_coverage",
+    "moment_proposal",
     "precision_recall",
     "spacing",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyrogen.errors import ProgramError
 from pyrogen.evaluation.estimate import Estimate, mean
+from pyrogen.evaluation.proposal import moment_proposal
 from pyrogen.parameters import modules_of
 from pyrogen.programs import log_weights, renyi_bound
 from pyrogen.sites import Program
@@ -37,7 +38,9 @@ def elbo(model: Program, guide: Program | None, batches: Batches, num_particles:
     return mean(values, "nats", num_particles)
 
 
-def iwae(model: Program, guide: Program | None, batches: Batches, num_particles: int = 100) -> Estimate:
+def iwae(
+    model: Program, guide: Program | None, batches: Batches, num_particles: int = 100, propose: bool = False
+) -> Estimate:
     r"""Estimate the importance-weighted bound per datum, which tends to :math:`\log p(x)` as :math:`K` grows.
 
     .. math:: \frac{1}{N} \sum_n \log \frac{1}{K} \sum_k \frac{p(x_n, z_k)}{q(z_k \mid x_n)}
@@ -45,12 +48,18 @@ def iwae(model: Program, guide: Program | None, batches: Batches, num_particles:
     Args:
         batches: dicts of keyword arguments for the programs.
         num_particles: :math:`K`.
+        propose: draw from :func:`~pyrogen.evaluation.moment_proposal` of the guide in its place: for a guide without a
+            density.
 
     References:
         Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
     """
-    values = over(batches, lambda batch: renyi_bound(_log_weights(model, guide, batch, num_particles)), model, guide)
-    return mean(values, "nats", num_particles)
+
+    def bound(batch: dict[str, Tensor]) -> Tensor:
+        proposal = moment_proposal(model, guide, batch) if propose and guide is not None else guide
+        return renyi_bound(_log_weights(model, proposal, batch, num_particles))
+
+    return mean(over(batches, bound, model, guide), "nats", num_particles)
 
 
 def log_likelihood(model: Program, batches: Batches) -> Estimate:

@@ -104,6 +104,20 @@ class AAE(Objective):
             losses.append(game.critic_loss_of(Samples(real, fake, of_prior.covariates)))
         return torch.stack(losses).sum()
 
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
+        r"""Return :math:`\log p(x \mid z) + D(z)`, where logits are log-ratios of prior to *aggregate* posterior.
+
+        Besides being no bound, this leaves out how much latents tell of data,
+        :math:`\mathrm{KL}(q(z \mid x) \| p(z)) = \mathrm{KL}(q(z) \| p(z)) + \mathrm{I}(x; z)` on average.
+        """
+        run = Autoencoder(model, guide, args, kwargs, self.covariates)
+        log_likelihood, pairs = run.reconstruction()
+        games = self._games(pairs.names)
+        if not all(isinstance(game, GAN) and game.has_log_ratios for game, _ in games):
+            return None
+        scores = [game.scores([pairs.latents[i] for i in which], pairs.covariates).sum() for game, which in games]
+        return log_likelihood + pairs.scale * torch.stack(scores).sum()
+
     def monitored(self) -> dict[str, Tensor]:
         """Return what the games keep an eye on, the highest ``critic_order`` of all."""
         orders = torch.stack([game.critic_order for game in self.games])  # type: ignore[misc]

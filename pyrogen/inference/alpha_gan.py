@@ -96,6 +96,13 @@ class AlphaGAN(Objective):
         losses = [self.game.critic_loss_of(samples) for samples in of_data]
         return torch.stack(losses).mean() + self.latent_game.critic_loss_of(of_latents)
 
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
+        r"""Return :math:`\log p(x \mid z) + C(z)`, where logits are log-ratios, as :class:`AAE` does."""
+        if not (isinstance(self.latent_game, GAN) and self.latent_game.has_log_ratios):
+            return None
+        log_likelihood, pairs = Autoencoder(model, guide, args, kwargs, self.covariates).reconstruction()
+        return log_likelihood + pairs.scale * self.latent_game.scores(pairs.latents, pairs.covariates).sum()
+
     def monitored(self) -> dict[str, Tensor]:
         """Return what the critic of data keeps an eye on, and how often the one of latents is right."""
         return self.game.monitored() | {"latent_critic_order": self.latent_game.critic_order}

@@ -90,9 +90,9 @@ class AVB(Objective):
 
     Args:
         critic: called with the sites' values, one row a datum and particle, then with what the model observes in their
-            plates, earlier latents of the guide, and covariates; it returns a logit a row. A :class:`LogRatio` chooses
-            the estimator; one without parameters is an oracle. With a mapping from site to critic, each site has its
-            own, of its density given earlier sites.
+            plates, earlier latents of the guide in no other plate, and covariates; it returns a logit a row. A
+            :class:`LogRatio` chooses the estimator; one without parameters is an oracle. With a mapping from site to
+            critic, each site has its own, of its density given earlier sites.
         sites: which sites of the guide are learned; by default, those that are ``Implicit``, or ``Delta`` (functions
             of an auxiliary implicit site, as of :class:`AutoImplicit`), or else all.
         contrast: how many draws of the guide adaptive contrast takes the moments of; 0 for none.
@@ -183,6 +183,10 @@ class AVB(Objective):
             self.critic_order.lerp_(torch.stack(orders).max().to(self.critic_order.dtype), 0.02)
         return torch.stack(losses).sum()
 
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss with its sign turned."""
+        return -self(model, guide, *args, **kwargs)
+
     def monitored(self) -> dict[str, Tensor]:
         """Return a moving average of how often a critic scored a draw of the guide above one of what it is told from.
 
@@ -244,7 +248,10 @@ class AVB(Objective):
     ) -> tuple[list[Any], tuple[Tensor, ...]]:
         """Return the plates that a critic's sites share, and all that its ratio is given, a row for each index."""
         plates = shared_plates([guide_trace.nodes[name] for name in names])
-        earlier = [guide_trace.nodes[name] for name in _earlier(names, model_trace, guide_trace)]
+        before = [guide_trace.nodes[name] for name in _earlier(names, model_trace, guide_trace)]
+        dims = {frame.dim: frame.name for frame in plates}
+        # A latent of another plate has no row for each index of this one, and is independent given what both share.
+        earlier = [s for s in before if all(dims.get(f.dim, f.name) == f.name for f in s["cond_indep_stack"])]
         own = {(frame.name, frame.dim) for frame in plates if frame.name != PARTICLES}
         observed = [site for site in sample_sites(model_trace) if is_data(site)] if own else []
         beside = [site for site in observed if own <= {(f.name, f.dim) for f in site["cond_indep_stack"]}]

@@ -46,6 +46,13 @@ class Objective(nn.Module, ABC):
         """Name what to keep an eye on besides the losses, scalars on the device: buffers that the losses fill."""
         return {}
 
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
+        """Return what critics say the ELBO of a batch is, in nats, summed over data; ``None`` where they do not say.
+
+        It is *not a bound*: critics underestimate divergences.
+        """
+        return None
+
     def after_step(self, player: Player) -> None:
         """Do what follows a player's step: advance a schedule, clip weights, move a target network."""
 
