@@ -160,7 +160,7 @@ class AVB(Objective):
         run = self._run(model, guide, args, kwargs)
         learned = partial(self._learn, run)
         traces = trace_pair(model, run.guide, args, kwargs, self.num_particles, run.nesting, learned)
-        loss = self.elbo.of_traces(traces)
+        loss = self.elbo.loss_of(traces)
         if self.contrast:
             return loss
         return loss + _of_draws_alone(traces, [n for names, _ in self._groups(*traces[:2]) for n in names]) / (
