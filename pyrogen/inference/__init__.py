@@ -17,6 +17,7 @@ from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, Sliced
 from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.renyi import IWAE, Renyi
+from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
 from pyrogen.inference.wgan import WGAN
@@ -36,11 +37,13 @@ __all__ = [
     "Adversarial",
     "Annealing",
     "Autocast",
+    "BetaTCVAE",
     "CompiledObjective",
     "CompiledStep",
     "Distance",
     "Drift",
     "EnergyDistance",
+    "FactorVAE",
     "ForwardKL",
     "Interpolated",
     "MaximumLikelihood",

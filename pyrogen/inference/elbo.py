@@ -95,8 +95,8 @@ class ELBO(Objective):
             tempered = Tempered(self.beta() if isinstance(self.beta, Annealing) else self.beta)
             model, guide = tempered(model), tempered(guide)
         if self.vectorize_particles:
-            return self._loss(trace_pair(model, guide, args, kwargs, self.num_particles, nesting))
-        losses = [self._loss(trace_pair(model, guide, args, kwargs, 1, nesting)) for _ in range(self.num_particles)]
+            return self.loss_of(trace_pair(model, guide, args, kwargs, self.num_particles, nesting))
+        losses = [self.loss_of(trace_pair(model, guide, args, kwargs, 1, nesting)) for _ in range(self.num_particles)]
         return torch.stack(losses).mean()
 
     def extra_repr(self) -> str:
@@ -111,7 +111,8 @@ class ELBO(Objective):
         if isinstance(self.beta, Annealing) and player == "programs":
             self.beta.advance()
 
-    def _loss(self, traces: Traces) -> Tensor:
+    def loss_of(self, traces: Traces) -> Tensor:
+        """Return the negative bound in nats of programs that have run, averaged over the particles in their traces."""
         if self._is_tempered:
             _refuse_tempered_marginals(traces)
         count = self.num_particles if traces.particle_dim is not None else 1
