@@ -15,7 +15,16 @@ from torch.distributions import Independent, Normal
 from pyrogen.errors import ProgramError
 from pyrogen.sites import is_latent, sample_sites
 
-__all__ = ["LogDensities", "Sampling", "codes", "latent_site", "log_densities", "log_shares", "permuted", "size_of_data"]
+__all__ = [
+    "LogDensities",
+    "Sampling",
+    "codes",
+    "latent_site",
+    "log_densities",
+    "log_shares",
+    "permuted",
+    "size_of_data",
+]
 
 Sampling = Literal["stratified", "weighted"]
 
@@ -64,8 +73,8 @@ def latent_site(guide: Trace) -> dict[str, Any]:
         )
     if not site["fn"].has_rsample:
         raise ProgramError(
-            f"latent site {site['name']!r} is drawn from {type(site['fn']).__name__}, which passes no gradient on. Give "
-            f"the guide a distribution with rsample, such as Normal(...).to_event(1)"
+            f"latent site {site['name']!r} is drawn from {type(site['fn']).__name__}, which passes no gradient on. "
+            f"Give the guide a distribution with rsample, such as Normal(...).to_event(1)"
         )
     return site
 
@@ -143,9 +152,9 @@ def log_densities(site: dict[str, Any], num_data: int, sampling: Sampling) -> Lo
         fn = fn.base_dist
     if not isinstance(fn, Normal):
         raise ProgramError(
-            f"latent site {site['name']!r} is drawn from {type(fn).__name__}: densities of single coordinates are known "
-            f"where a guide draws from Normal(loc, scale).to_event(1). Give it one, or learn by FactorVAE, which needs "
-            f"draws alone"
+            f"latent site {site['name']!r} is drawn from {type(fn).__name__}: densities of single coordinates are "
+            f"known where a guide draws from Normal(loc, scale).to_event(1). Give it one, or learn by FactorVAE, which "
+            f"needs draws alone"
         )
     z = codes(site)
     loc, scale = (part.expand(fn.batch_shape).reshape(z.shape) for part in (fn.loc, fn.scale))
