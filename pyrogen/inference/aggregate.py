@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pyrogen.errors import ProgramError
-from pyrogen.sites import is_latent, sample_sites
+from pyrogen.sites import is_latent, sample_sites, unwrapped
 
 __all__ = [
     "LogDensities",
@@ -73,7 +73,7 @@ def latent_site(guide: Trace) -> dict[str, Any]:
         )
     if not site["fn"].has_rsample:
         raise ProgramError(
-            f"latent site {site['name']!r} is drawn from {type(site['fn']).__name__}, which passes no gradient on. "
+            f"latent site {site['name']!r} is drawn from {type(unwrapped(site['fn'])).__name__}, which passes no gradient on. "
             f"Give the guide a distribution with rsample, such as Normal(...).to_event(1)"
         )
     return site

@@ -3,6 +3,7 @@
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
+from pyrogen.models.joint_vae import JointVAE, ProductOfExperts, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.vae import VAE, GaussianEncoder, vae
@@ -16,12 +17,17 @@ __all__ = [
     "GaussianEncoder",
     "GaussianMixture",
     "Generator",
+    "JointVAE",
     "Likelihood",
+    "ProductOfExperts",
     "classifier",
     "dcgan",
     "gaussian_mixture",
     "generator",
+    "joint_vae",
     "ppca",
     "progressive_gan",
+    "to_images",
+    "to_labels",
     "vae",
 ]
