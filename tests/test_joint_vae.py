@@ -14,12 +14,12 @@ from pyrogen.data import digits
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference import ELBO, MaximumLikelihood, train
 from pyrogen.models import JointVAE, ProductOfExperts, classifier, joint_vae, to_images, to_labels
-from pyrogen.models.joint_vae import product_of_experts
+from pyrogen.models.experts import product_of_experts
 from pyrogen.models.views import views
 from pyrogen.programs import log_weights, simulate
-from pyrogen.spec import DataSpec
+from pyrogen.spec import DataSpec, scaled
 
-ROOM = import_module("pyrogen.models.joint_vae")
+ROOMS = [import_module(f"pyrogen.models.{name}") for name in ("joint_vae", "experts")]
 BINARY = DataSpec((1, 2, 3), "binary", num_classes=3)
 
 
@@ -149,7 +149,8 @@ def pairs_only(x, y, apart):
 
 @pytest.mark.parametrize("wrong", [pairs_without_labels, missing_labels_are_scored, pairs_only])
 def test_mutant_views(wrong, monkeypatch):
-    monkeypatch.setattr(ROOM, "views", wrong)
+    for room in ROOMS:
+        monkeypatch.setattr(room, "views", wrong)
     with pytest.raises(AssertionError):
         check_views()
 
@@ -250,7 +251,7 @@ def translations(share=1.0, epochs=20, **settings):
     wanted = torch.arange(10).repeat(20)
     images = to_images(model, guide, wanted)
     with torch.no_grad():
-        found = judge.network(ROOM.scaled(images, data.spec)).argmax(1)
+        found = judge.network(scaled(images, data.spec)).argmax(1)
     return float((labels == test["y"]).double().mean()), float((found == wanted).double().mean())
 
 

@@ -72,9 +72,10 @@ def latent_site(guide: Trace) -> dict[str, Any]:
             f"out of the batch, or mask observed sites alone"
         )
     if not site["fn"].has_rsample:
+        kind = type(unwrapped(site["fn"])).__name__
         raise ProgramError(
-            f"latent site {site['name']!r} is drawn from {type(unwrapped(site['fn'])).__name__}, which passes no gradient on. "
-            f"Give the guide a distribution with rsample, such as Normal(...).to_event(1)"
+            f"latent site {site['name']!r} is drawn from {kind}, which passes no gradient on. Give the guide a "
+            f"distribution with rsample, such as Normal(...).to_event(1)"
         )
     return site
 

@@ -1,9 +1,10 @@
 """Families of generative models, as Pyro programs."""
 
 from pyrogen.models.classifier import Classifier, classifier
+from pyrogen.models.experts import ProductOfExperts
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
-from pyrogen.models.joint_vae import JointVAE, ProductOfExperts, joint_vae, to_images, to_labels
+from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.vae import VAE, GaussianEncoder, vae
