@@ -232,14 +232,14 @@ def independent_classifier(data):
     return model
 
 
-def translations(share=1.0, epochs=20, **settings):
-    """Fit to digits of which a share keeps its label; how often labels of images, and images of labels, are right."""
+def translations(seed=1, epochs=12, **settings):
+    """Fit to digits, one label in ten missing; return how often labels of images, and images of labels, are right."""
     data = digits()
     judge = independent_classifier(data)
-    pyro.set_rng_seed(1)
+    pyro.set_rng_seed(seed)
     model, guide = joint_vae(data.spec, latent=8, hidden=(128,), label_hidden=(32,), **settings)
     columns = data.eval_columns("train")
-    unlabelled = torch.rand(len(columns["y"])) >= share
+    unlabelled = torch.rand(len(columns["y"])) < 0.1
     y = columns["y"].masked_fill(unlabelled, -1)
     order = torch.randperm(len(y))[:1408].reshape(-1, 64)
     batches = [(columns["x"][rows], y[rows]) for rows in order]
@@ -256,12 +256,13 @@ def translations(share=1.0, epochs=20, **settings):
 
 
 def test_translation():
-    """Over five seeds and twice as many epochs, 86 to 95% of labels were right, and 87 to 96% of images."""
-    labels, images = translations(epochs=20)
-    assert labels > 0.7
+    """Over five seeds, 73 to 82% of labels were right, and 87 to 93% of images."""
+    labels, images = translations()
+    assert labels > 0.6
     assert images > 0.75
 
 
 def test_mutant_translation_of_labels_that_weigh_nothing():
+    """Images drawn for labels are then of any digit: 7 and 13% were right."""
     with pytest.raises(AssertionError):
-        assert translations(epochs=20, label_weight=1e-3)[1] > 0.75
+        assert translations(label_weight=1e-3)[1] > 0.75
