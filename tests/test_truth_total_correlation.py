@@ -116,7 +116,7 @@ def test_mutant_labels_swapped(monkeypatch):
 
 
 def test_the_critics_loss_at_the_best_ratio():
-    """log 4 - 2 JSD(q || product), by 200,000 draws of either; any other scale of the logit is worse."""
+    """Below log 4, that of a guess, and least there among multiples of the logarithm of the ratio; 20,000 draws."""
     x = means(20_000)
     losses = []
     best = FactorVAE(Quadratic())
