@@ -15,8 +15,19 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from torch import nn
 
-from pyrogen.inference import ELBO, IWAE, Annealing, ForwardKL, MaximumLikelihood, PyroELBO, Renyi, ReverseKL, train
-from pyrogen.models import classifier, gaussian_mixture, ppca, vae
+from pyrogen.inference import (
+    ELBO,
+    IWAE,
+    Annealing,
+    BetaTCVAE,
+    ForwardKL,
+    MaximumLikelihood,
+    PyroELBO,
+    Renyi,
+    ReverseKL,
+    train,
+)  # fmt: skip
+from pyrogen.models import classifier, gaussian_mixture, joint_vae, ppca, vae
 from pyrogen.programs import log_weights, simulate
 from pyrogen.spec import DataSpec
 
@@ -31,10 +42,13 @@ OBJECTIVES = {
     "Renyi": partial(Renyi, 0.5, 3),
     "ReverseKL": partial(ReverseKL, 3),
     "PyroELBO": lambda: PyroELBO(Trace_ELBO()),
+    "BetaTCVAE": partial(BetaTCVAE, 0.5, 4.0, 2.0, num_data=60),
+    "BetaTCVAE, weighted": partial(BetaTCVAE, num_data=60, sampling="weighted"),
     "ForwardKL": partial(ForwardKL, 3),
     "MaximumLikelihood": MaximumLikelihood,
 }
-BOUNDS = [name for name in OBJECTIVES if name not in ("ForwardKL", "MaximumLikelihood")]
+DISENTANGLING = [name for name in OBJECTIVES if name.startswith("BetaTCVAE")]
+BOUNDS = [name for name in OBJECTIVES if name not in ("ForwardKL", "MaximumLikelihood", *DISENTANGLING)]
 
 IMAGES = (1, 4, 5)
 
@@ -85,6 +99,13 @@ def functions():
             pyro.sample("z", dist.Normal(loc, log_scale.exp()))
 
     return model, guide, (torch.randn(7),)
+
+
+def pairs():
+    """Images and labels, of which two are missing."""
+    spec = DataSpec(IMAGES, "binary", num_classes=3)
+    made = joint_vae(spec, latent=2, hidden=(8,), label_hidden=(4,))
+    return (*made, (torch.rand(6, *IMAGES).round(), torch.tensor([0, 2, -1, 1, 0, -1])))
 
 
 class Tutorial(nn.Module):
@@ -140,6 +161,8 @@ BAYES = {
     "AutoMultivariateNormal": auto(AutoMultivariateNormal),
     "AutoDelta": auto(AutoDelta),
 }
+# One latent site of independent normals in one plate
+CODES = {name: BAYES[name] for name in ("mlp, bernoulli", "convolutional", "flow prior", "gaussian, reals", "tutorial")}
 EXACT = {"mixture": mixture, "classifier": classes}
 
 
@@ -157,6 +180,8 @@ def target_and_fit():
 
 ROWS = [
     *((objective, program, make) for objective in BOUNDS for program, make in BAYES.items()),
+    *((objective, "pairs", pairs) for objective in (*BOUNDS, *DISENTANGLING)),
+    *((objective, program, make) for objective in DISENTANGLING for program, make in CODES.items()),
     *((objective, "mixture", mixture) for objective in ("MaximumLikelihood", "ELBO", "ELBO of 3", "IWAE", "Renyi")),
     *((objective, "classifier", classes) for objective in ("MaximumLikelihood", "ELBO", "IWAE")),
     ("ForwardKL", "target and fit", target_and_fit),

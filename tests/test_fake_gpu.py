@@ -33,8 +33,10 @@ from pyrogen.inference import (
     R1,
     WGAN,
     Annealing,
+    BetaTCVAE,
     Drift,
     EnergyDistance,
+    FactorVAE,
     ForwardKL,
     Interpolated,
     MaximumLikelihood,
@@ -48,7 +50,8 @@ from pyrogen.inference import (
 from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
-from pyrogen.models import classifier, dcgan, gaussian_mixture, generator, ppca, progressive_gan, vae
+from pyrogen.models import classifier, dcgan, gaussian_mixture, generator, joint_vae, ppca, progressive_gan, vae
+from pyrogen.nn import MLP
 from pyrogen.parameters import modules_of, program_parameters
 from pyrogen.spec import DataSpec
 
@@ -105,6 +108,13 @@ def mixture():
 def classes():
     model, _ = classifier(DataSpec((4,), "real", num_classes=3), hidden=(8,))
     return on_device(model), None, (data(6, 4), torch.zeros(6, dtype=torch.long, device=DEVICE))
+
+
+def pairs():
+    spec = DataSpec((1, 4, 5), "binary", num_classes=3)
+    model, guide = joint_vae(spec, latent=2, hidden=(8,), label_hidden=(4,))
+    labels = torch.zeros(6, dtype=torch.long, device=DEVICE)
+    return on_device(model), on_device(guide), (data(6, 1, 4, 5), labels)
 
 
 def functions(discrete=False, leak=False):
@@ -166,6 +176,8 @@ ROWS = [
         for program, make in LATENT.items()
         if program != "discrete" or objective in ("ELBO of 3", "ELBO, sampled KL", "IWAE", "Renyi", "ReverseKL")
     ),
+    *((objective, "pairs", pairs) for objective in ("ELBO", "ELBO of 3", "IWAE", "BetaTCVAE")),
+    *(("BetaTCVAE", program, LATENT[program]) for program in ("mlp", "convolutional", "flow prior", "gaussian")),
     ("ELBO", "mixture", mixture),
     ("IWAE", "mixture", mixture),
     ("MaximumLikelihood", "mixture", mixture),
@@ -173,7 +185,11 @@ ROWS = [
     ("ForwardKL", "target and fit", target_and_fit),
     ("ReverseKL", "target and fit", target_and_fit),
 ]
-MADE = OBJECTIVES | {"MaximumLikelihood": MaximumLikelihood, "ForwardKL": partial(ForwardKL, 3)}
+MADE = OBJECTIVES | {
+    "MaximumLikelihood": MaximumLikelihood,
+    "ForwardKL": partial(ForwardKL, 3),
+    "BetaTCVAE": partial(BetaTCVAE, num_data=60),
+}
 
 
 def run(objective, model, guide, args, **settings):
@@ -281,6 +297,17 @@ def test_both_players_stay_on_the_device(name, network, labelled):
             assert loss.device.type == DEVICE
             loss.backward(inputs=parameters)
             learner.after_step("critic")
+
+
+@pytest.mark.parametrize("program", ["mlp", "flow prior", "pairs"])
+def test_codes_and_their_critic_stay_on_the_device(program):
+    model, guide, args = (LATENT | {"pairs": pairs})[program]()
+    learner = on_device(FactorVAE(MLP(2, 1, (8,))))
+    programs = [*model.parameters(), *guide.parameters()]
+    for loss_of, parameters in ((learner, programs), (learner.critic_loss, list(learner.parameters()))):
+        loss = loss_of(model, guide, *args)
+        assert loss.device.type == learner.monitored()["total_correlation"].device.type == DEVICE
+        loss.backward(inputs=parameters)
 
 
 @pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])

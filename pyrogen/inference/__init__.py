@@ -22,6 +22,7 @@ from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.ratio import LogRatio, Ratio, Telescoping
 from pyrogen.inference.renyi import IWAE, Renyi
+from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
 from pyrogen.inference.veegan import VEEGAN
@@ -48,11 +49,13 @@ __all__ = [
     "AlphaGAN",
     "Annealing",
     "Autocast",
+    "BetaTCVAE",
     "CompiledObjective",
     "CompiledStep",
     "Distance",
     "Drift",
     "EnergyDistance",
+    "FactorVAE",
     "ForwardKL",
     "Interpolated",
     "LogRatio",

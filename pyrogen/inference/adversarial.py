@@ -14,7 +14,7 @@ from pyrogen.inference.penalties import Penalty, Score, Scores
 from pyrogen.inference.samples import Samples, Transform, samples_of
 from pyrogen.sites import Program
 
-__all__ = ["Adversarial", "Scoring"]
+__all__ = ["REMEMBERED", "Adversarial", "Scoring", "scores_of"]
 
 REMEMBERED = 0.98
 """How much of a moving average is left after a step."""
@@ -126,11 +126,20 @@ class Scoring(Adversarial):
 
     def scores(self, values: Sequence[Tensor], covariates: Sequence[Tensor] = ()) -> Tensor:
         """Return the critic's scores, shape ``(batch,)``."""
-        found = self.critic(*values, *covariates)
-        batch = len(values[0])
-        if found.shape not in ((batch,), (batch, 1)):
-            raise ProgramError(
-                f"the critic returned shape {tuple(found.shape)} for {batch} data, expected ({batch},) or "
-                f"({batch}, 1): other shapes would be broadcast against each other"
-            )
-        return found.reshape(batch)
+        return scores_of(self.critic, *values, *covariates)
+
+
+def scores_of(critic: nn.Module, *values: Tensor) -> Tensor:
+    """Return a critic's scores of values of shapes ``(batch, ...)``, shape ``(batch,)``.
+
+    Raises:
+        ProgramError: where it returns another shape than ``(batch,)`` or ``(batch, 1)``.
+    """
+    found = critic(*values)
+    batch = len(values[0])
+    if found.shape not in ((batch,), (batch, 1)):
+        raise ProgramError(
+            f"the critic returned shape {tuple(found.shape)} for {batch} data, expected ({batch},) or "
+            f"({batch}, 1): other shapes would be broadcast against each other"
+        )
+    return found.reshape(batch)

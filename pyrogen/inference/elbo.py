@@ -112,7 +112,7 @@ class ELBO(Objective):
             self.beta.advance()
 
     def loss_of(self, traces: Traces) -> Tensor:
-        """Return the negative bound of programs that were run."""
+        """Return the negative bound in nats of programs that have run, averaged over the particles in their traces."""
         if self._is_tempered:
             _refuse_tempered_marginals(traces)
         count = self.num_particles if traces.particle_dim is not None else 1
