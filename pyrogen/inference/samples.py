@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyrogen.errors import ProgramError
 from pyrogen.sites import Generating, Program, is_data, unwrapped
 
-__all__ = ["Samples", "Transform", "samples_of"]
+__all__ = ["Drawing", "Samples", "Transform", "samples_of"]
 
 Transform = Callable[[Tensor], Tensor]
 """From the values of a site to others, row by row."""

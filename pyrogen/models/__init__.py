@@ -5,6 +5,7 @@ from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
+from pyrogen.models.translator import Translator, cyclegan
 from pyrogen.models.vae import VAE, GaussianEncoder, vae
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "GaussianMixture",
     "Generator",
     "Likelihood",
+    "Translator",
     "classifier",
+    "cyclegan",
     "dcgan",
     "gaussian_mixture",
     "generator",
