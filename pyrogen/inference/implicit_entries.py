@@ -259,8 +259,8 @@ def cyclegan(
             f"--data-b, and --model cyclegan"
         )
     spec = spec_of(model)
-    critics = [critic_of_patches(model, hidden, channels) for _ in range(2)]
-    return CycleGAN(*critics, spec.shape, cycle_weight, identity_weight, history, Scaling(spec))
+    critic_a, critic_b = (critic_of_patches(model, hidden, channels) for _ in "ab")
+    return CycleGAN(critic_a, critic_b, spec.shape, cycle_weight, identity_weight, history, Scaling(spec))
 
 
 def _penalties(name: str, weight: float) -> list[Penalty]:
