@@ -154,9 +154,9 @@ def test_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'id="a_to_b"' in (out / "report.html").read_text()
     code, _, err = pyrogen(capsys, "evaluate", str(out))
     assert code == 2
-    assert "the test split has no rows of b" in err or "the test split has no rows of a" in err
+    assert "the test split has no rows of a" in err
     assert pyrogen(capsys, "evaluate", str(out), "--split", "train")[0] == 0
-    np.save(tmp_path / "two.npy", np.zeros((50, 3), "float32"))
+    np.save(tmp_path / "two.npy", np.full((50, 3), 0.5, "float32"))
     code, _, err = pyrogen(capsys, "resume", str(out))
     assert code == 65
     assert "one.npy' and '" in err
@@ -253,13 +253,13 @@ def test_figures_of_the_true_translation() -> None:
     assert len(shifted(count=7).b_to_b) == 7
 
 
-@pytest.mark.parametrize(("there", "back", "cycle"), [(1.5, -1.0, 0.5), (0.0, 0.0, 0.0), (2.0, -2.0, 0.0)])
+@pytest.mark.parametrize(("there", "back", "cycle"), [(3.0, -1.0, 2.0), (-1.0, 1.0, 0.0), (3.0, -3.0, 0.0)])
 def test_mutant_wrong_translations(there: float, back: float, cycle: float) -> None:
     """Some close the cycle all the same, and only the distance to the other domain tells."""
     found = shifted(there, back)
     measured = figures(found, DataSpec((2,), "real"))
     assert measured["cycle_l1_a"].value == pytest.approx(cycle, abs=1e-5)
-    assert measured["energy_distance_b"].value > 0.1
+    assert measured["energy_distance_b"].value > 0.5
     with pytest.raises(AssertionError):
         check_figures(found)
 
