@@ -13,7 +13,7 @@ from torch import nn
 
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
-from pyrogen.inference import CycleGAN, implicit_entries, train
+from pyrogen.inference import CycleGAN, train, unpaired_entries
 from pyrogen.models import Translator, cyclegan, generator
 from pyrogen.nn import MLP, PatchCritic, ResNetTranslator
 from pyrogen.spec import DataSpec
@@ -359,7 +359,7 @@ def test_networks_that_do_not_fit(make, message):
 def test_entry(spec, network):
     model, guide = cyclegan(spec, network=network, channels=(4, 8), blocks=1, hidden=(8,))
     batch = {name: torch.randint(0, 17, (6, *spec.shape)).float() for name in ("a", "b")}
-    learner = implicit_entries.cyclegan(model, guide, batch, hidden=(8,), identity_weight=0.5)
+    learner = unpaired_entries.cyclegan(model, guide, batch, hidden=(8,), identity_weight=0.5)
     has_patches = network == "auto" and len(spec.shape) == 3
     assert isinstance(learner.critic_a, PatchCritic) == has_patches
     assert learner.critic_a is not learner.critic_b
@@ -374,7 +374,7 @@ def test_entry_scales_data():
     for kind, top in (("levels", 255), ("dequantized", 1)):
         torch.manual_seed(0)
         model, guide = cyclegan(DataSpec((1, 8, 8), kind, levels=256), channels=(4,), blocks=0)
-        learner = implicit_entries.cyclegan(model, guide, {"a": unit[0], "b": unit[1]}, identity_weight=0.5)
+        learner = unpaired_entries.cyclegan(model, guide, {"a": unit[0], "b": unit[1]}, identity_weight=0.5)
         losses.append([f(model, guide, *(unit * top)).item() for f in (learner, learner.critic_loss)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
@@ -383,6 +383,6 @@ def test_entry_refuses():
     model, guide = cyclegan(DataSpec(VECTORS, "real"))
     single, _ = generator(DataSpec(VECTORS, "real"), latent=2)
     with pytest.raises(UsageError, match=re.escape("needs two programs")):
-        implicit_entries.cyclegan(single, None, {"x": A})
+        unpaired_entries.cyclegan(single, None, {"x": A})
     with pytest.raises(UsageError, match="--data-b"):
-        implicit_entries.cyclegan(model, guide, {"x": A})
+        unpaired_entries.cyclegan(model, guide, {"x": A})

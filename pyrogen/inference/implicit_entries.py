@@ -7,8 +7,7 @@ from torch import Tensor
 
 from pyrogen.discrepancy import RBF, squared_median
 from pyrogen.errors import UsageError
-from pyrogen.inference.critics import Scaling, SideBySide, critic_for, critic_of_patches, spec_of
-from pyrogen.inference.cyclegan import CycleGAN
+from pyrogen.inference.critics import Scaling, SideBySide, critic_for, spec_of
 from pyrogen.inference.fgan import FGAN
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.mmd import MMD, MMDGAN
@@ -17,18 +16,7 @@ from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.wgan import WGAN
 from pyrogen.sites import Program
 
-__all__ = [
-    "cyclegan",
-    "energy_distance",
-    "fgan",
-    "gan",
-    "mmd",
-    "mmd_gan",
-    "sinkhorn",
-    "sliced_wasserstein",
-    "wgan",
-    "wgan_gp",
-]
+__all__ = ["energy_distance", "fgan", "gan", "mmd", "mmd_gan", "sinkhorn", "sliced_wasserstein", "wgan", "wgan_gp"]
 
 PENALTIES: dict[str, type[Penalty] | None] = {
     "none": None,
@@ -227,40 +215,6 @@ def sinkhorn(
     # Reals have no bound, but twice the span of a batch is rarely left; beyond it, the solution is only less accurate.
     span = 4.0 * spec.num_dims if spec.kind != "real" else 4 * float(example["x"].flatten(1).square().sum(1).max())
     return Sinkhorn(blur, diameter=(span + labels) ** 0.5, scaling=scaling, features=SideBySide(spec))
-
-
-def cyclegan(
-    model: Program,
-    guide: Program | None,
-    example: Example,
-    *,
-    cycle_weight: float = 10.0,
-    identity_weight: float = 0.0,
-    history: int = 50,
-    hidden: Sequence[int] = (256, 256),
-    channels: Sequence[int] = (64, 128),
-) -> CycleGAN:
-    """Make the game of two translators, there and back.
-
-    Args:
-        cycle_weight: of coming back to where one began, for data scaled to [-1, 1].
-        identity_weight: of leaving alone what is in the target's domain, as a share of that; 0.5 keeps colours.
-        history: draws of earlier steps that are kept for the critics.
-        hidden: widths of fully connected critics.
-        channels: channels of critics of patches, for images that are translated by convolutions.
-    """
-    if guide is None:
-        raise UsageError(
-            "cyclegan needs two programs, there and back, and this model has none that leads back: use --model cyclegan"
-        )
-    if set(example) != {"a", "b"}:
-        raise UsageError(
-            f"cyclegan learns from two data sets, a and b, and found columns {', '.join(example)}: give --data and "
-            f"--data-b, and --model cyclegan"
-        )
-    spec = spec_of(model)
-    critic_a, critic_b = (critic_of_patches(model, hidden, channels) for _ in "ab")
-    return CycleGAN(critic_a, critic_b, spec.shape, cycle_weight, identity_weight, history, Scaling(spec))
 
 
 def _penalties(name: str, weight: float) -> list[Penalty]:
