@@ -119,9 +119,9 @@ def _located(name: str) -> str:
 
 
 def _other(name: str, settings: Mapping[str, Any]) -> Named:
-    """Name a second data set, which is prepared as the first, as far as it has the same settings."""
+    """Name a second data set, which is prepared as the first, as far as that was set and it has the same settings."""
     known = signature(_source(name)).parameters
-    return Named(_located(name), {key: value for key, value in settings.items() if key in known})
+    return Named(_located(name), {key: value for key, value in settings.items() if key in known and value is not None})
 
 
 def _source(name: str) -> Callable[..., Any]:

@@ -20,6 +20,9 @@ __all__ = ["Translations", "collapse", "distances", "figures", "in_rows", "trans
 COMPARED = 1000
 """Data of each domain that are translated, at most."""
 
+FEWEST = 10
+"""Data of each domain among which neighbours mean anything."""
+
 BATCH = 500
 
 
@@ -91,11 +94,14 @@ def distances(found: Translations, spec: DataSpec) -> dict[str, Estimate]:
 
 
 def collapse(found: Translations, spec: DataSpec) -> dict[str, float]:
-    """Return what tells that translations are all alike, or drop data of their domain: the worse of the two's."""
-    pairs = []
-    for real, fake in _compared(found, spec).values():
-        count = min(len(real), len(fake))  # distances to the nearest shrink with their number
-        pairs.append((real[:count], fake[:count]))
+    """Return what tells that translations are all alike, or drop data of their domain: the worse of the two's.
+
+    There is nothing to tell of a handful of data.
+    """
+    count = min(len(found.a), len(found.b))  # distances to the nearest shrink with their number
+    if count < FEWEST:
+        return {}
+    pairs = [(real[:count], fake[:count]) for real, fake in _compared(found, spec).values()]
     return {
         "spacing": min(evaluation.spacing(real, fake) for real, fake in pairs),
         "coverage": min(evaluation.coverage(real, fake) for real, fake in pairs),

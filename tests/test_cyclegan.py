@@ -13,7 +13,8 @@ from torch import nn
 
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
-from pyrogen.inference import CycleGAN, train, unpaired_entries
+from pyrogen.inference import GAN, CycleGAN, train, unpaired_entries
+from pyrogen.inference.samples import samples_of
 from pyrogen.models import Translator, cyclegan, generator
 from pyrogen.nn import MLP, PatchCritic, ResNetTranslator
 from pyrogen.spec import DataSpec
@@ -221,6 +222,16 @@ def test_scores_are_watched():
     seen = learner.monitored()
     assert float(seen["critic_real"]) == pytest.approx(2.0, abs=0.01)  # the mean of 1 and 3
     assert float(seen["critic_fake"]) == pytest.approx(2.0, abs=0.01)  # of -1 and 5
+
+
+def test_one_direction_is_a_game_without_covariates():
+    """Unpaired data shown beside translations would be told from them by looking."""
+    model, _, (a, b), critic = vectors()
+    real, fake, covariates = samples_of(model, (a, b), {})
+    assert torch.equal(real[0], b)
+    assert torch.equal(fake[0], model.network(a))
+    assert covariates == ()
+    assert GAN(critic(), "least-squares")(model, None, a, b).requires_grad
 
 
 # What is refused

@@ -272,6 +272,17 @@ def test_collapse_is_the_worse_directions() -> None:
     assert collapse(alike, DataSpec((2,), "real"))["spacing"] == 0
 
 
+def test_a_handful_of_images(tmp_path: Path) -> None:
+    """Two held-out images of either domain are too few to have neighbours, and enough to go on."""
+    a, b = save_images(tmp_path / "a", 20), save_images(tmp_path / "b", 20, dark=True)
+    out = tmp_path / "run"
+    arguments = ["--data", str(a), "--data-b", str(b), *TINY, "--steps", "5", "--out", str(out)]
+    assert main(["train", "cyclegan", *arguments]) == 0
+    names = {name for row in Run.open(out).metrics() for name in row}
+    assert "cycle_l1_a" in names
+    assert "spacing" not in names
+
+
 def test_figures_in_units_of_one() -> None:
     """Levels 0 to 16 are scaled to [-1, 1]: four levels are a half."""
     x = torch.zeros(3, 1)
