@@ -32,6 +32,7 @@ class ResNetTranslator(nn.Module):
         https://arxiv.org/abs/1603.08155
 
     Example:
+        >>> import torch
         >>> ResNetTranslator((1, 7, 9), channels=(4, 8), blocks=1)(torch.zeros(2, 1, 7, 9)).shape
         torch.Size([2, 1, 7, 9])
     """
@@ -97,6 +98,7 @@ class PatchCritic(nn.Module):
         https://arxiv.org/abs/1611.07004
 
     Example:
+        >>> import torch
         >>> PatchCritic((1, 16, 16), channels=(4, 8))(torch.zeros(2, 1, 16, 16)).shape
         torch.Size([2, 1, 6, 6])
     """
