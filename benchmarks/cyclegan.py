@@ -4,16 +4,18 @@ The embedded 8 x 8 digits are cut into halves. One half is the domain ``a``; the
 degrees, is ``b``. On held-out digits, whose true translation is known, a classifier that was trained on labelled digits
 of the target's domain says how many translations keep their label. Every (task, seed) appends a line to
 ``results/cyclegan.jsonl``; what is there is not run again. The first seed's translations of a digit of each class are
-kept in ``runs/cyclegan``, and shown in ``docs/translation.png`` once both tasks are there.
+kept in ``runs/cyclegan``, and shown in ``docs/translation.png`` once both are there. A third task inverts by
+translators that halve the images first.
 
-Run: ``python benchmarks/cyclegan.py [--tasks inverted rotated] [--seeds 3]``.
+Run: ``python benchmarks/cyclegan.py [--tasks NAME ...] [--seeds 3]``.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,19 +38,37 @@ from pyrogen.spec import DataSpec, scaled
 ROWS = RESULTS / "cyclegan.jsonl"
 ROOT = Path(__file__).parent.parent
 DRAWN, PICTURE = ROOT / "runs" / "cyclegan", ROOT / "docs" / "translation.png"
-CHANNELS, BLOCKS, CRITIC_CHANNELS = (32,), 1, (32, 64)
+CRITIC_CHANNELS = (32, 64)
 TOP, HELD_OUT, BATCH, STEPS = 16, 360, 32, 2000
 LEARNING_RATE, CRITIC_LEARNING_RATE = 2e-3, 5e-4
 Array = NDArray[Any]
 
-TASKS: dict[str, Callable[[Array], Array]] = {
-    "inverted": lambda x: TOP - x,
-    "rotated": lambda x: np.ascontiguousarray(np.rot90(x, axes=(1, 2))),
+
+class Task(NamedTuple):
+    """What is done to digits and undone, the translators' channels, and their residual blocks."""
+
+    change: Callable[[Array], Array]
+    undo: Callable[[Array], Array]
+    channels: Sequence[int]
+    blocks: int
+
+
+def inverted(x: Array) -> Array:
+    """Swap black and white."""
+    return TOP - x
+
+
+def turned(x: Array, times: int = 1) -> Array:
+    """Turn by 90 degrees."""
+    return np.ascontiguousarray(np.rot90(x, times, axes=(1, 2)))
+
+
+TASKS = {
+    "inverted": Task(inverted, inverted, (32,), 1),
+    "rotated": Task(turned, partial(turned, times=-1), (32,), 1),
+    "inverted, translators that halve": Task(inverted, inverted, (32, 64), 3),
 }
-BACK: dict[str, Callable[[Array], Array]] = {
-    "inverted": lambda x: TOP - x,
-    "rotated": lambda x: np.ascontiguousarray(np.rot90(x, -1, axes=(1, 2))),
-}
+SHOWN = ("inverted", "rotated")
 
 
 def halves(task: str, seed: int) -> tuple[Unpaired, Array, Array]:
@@ -63,7 +83,7 @@ def halves(task: str, seed: int) -> tuple[Unpaired, Array, Array]:
         arrays = {"x_train": change(x[rows]), "x_test": change(x[held_out])}
         return from_arrays(arrays, name=name, levels=TOP + 1, validation=0.0)
 
-    data = Unpaired(domain(one, lambda x: x, "digits"), domain(other, TASKS[task], f"{task} digits"))
+    data = Unpaired(domain(one, lambda x: x, "digits"), domain(other, TASKS[task].change, f"{task} digits"))
     return data, x[held_out], y[held_out]
 
 
@@ -78,7 +98,7 @@ def measure(task: str, seed: int) -> dict[str, Any]:
     """Train with one seed, and translate held-out digits there and back."""
     data, digits, labels = halves(task, seed)
     torch.manual_seed(seed)
-    model, guide = cyclegan(data.spec, channels=CHANNELS, blocks=BLOCKS)
+    model, guide = cyclegan(data.spec, channels=TASKS[task].channels, blocks=TASKS[task].blocks)
     critics = [PatchCritic(data.spec.shape, CRITIC_CHANNELS) for _ in range(2)]
     objective = CycleGAN(*critics, data.spec.shape, transform=lambda x: scaled(x, data.spec))
 
@@ -110,7 +130,7 @@ def translated(
         to_b, to_a = model(a=a), guide(b=b)
         around_a, around_b = guide(b=to_b), model(a=to_a)
     judge = classifier(seed)
-    upright = {"a": to_a[:, 0].numpy(), "b": BACK[task](to_b[:, 0].numpy())}
+    upright = {"a": to_a[:, 0].numpy(), "b": TASKS[task].undo(to_b[:, 0].numpy())}
     found = {
         f"agreement to {name}": float((judge.predict(x.reshape(len(x), -1)) == labels).mean())
         for name, x in upright.items()
@@ -133,7 +153,7 @@ def l1(x: Tensor, y: Tensor, spec: DataSpec) -> float:
 
 def draw_figure() -> None:
     """Show the first seed's digits, what they become, and what becomes of that, if both tasks have run."""
-    paths = [DRAWN / f"{task}.npy" for task in TASKS]
+    paths = [DRAWN / f"{task}.npy" for task in SHOWN]
     if all(path.exists() for path in paths):
         drawn = torch.tensor(np.concatenate([np.load(path, allow_pickle=False) for path in paths]))
         spec = DataSpec(tuple(drawn.shape[2:]), "levels", levels=TOP + 1)

@@ -327,6 +327,15 @@ def test_a_translator_translates_its_source():
         Translator(nn.Identity(), spec, "c")
 
 
+@pytest.mark.parametrize(
+    ("side", "channels"), [(8, [32]), (28, [32]), (32, [32, 64]), (64, [32, 64, 128]), (256, [32, 64, 128])]
+)
+def test_small_images_are_not_halved(side, channels):
+    model, _ = cyclegan(DataSpec((1, side, side + 4), "levels", levels=256))
+    convolutions = [part for part in model.network.layers if isinstance(part, nn.Conv2d)]
+    assert [part.out_channels for part in convolutions] == channels
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 7, 9), (1, 8, 5)])
 def test_any_size_of_images(shape):
     x = torch.randn(2, *shape)

@@ -16,6 +16,9 @@ __all__ = ["Translator", "cyclegan"]
 
 DOMAINS = ("a", "b")
 
+FINEST = 16
+"""Pixels a side that are left of an image, at least, where it is halved without being asked."""
+
 
 class Translator(PyroModule):
     r"""A network of data of another domain.
@@ -79,8 +82,8 @@ def cyclegan(
     spec: DataSpec,
     *,
     network: Literal["auto", "resnet", "mlp"] = "auto",
-    channels: Sequence[int] = (32, 64),
-    blocks: int = 3,
+    channels: Sequence[int] | None = None,
+    blocks: int = 1,
     hidden: Sequence[int] = (256, 256),
 ) -> tuple[Translator, Translator]:
     """Make two translators between two domains, there and back.
@@ -88,8 +91,10 @@ def cyclegan(
     Args:
         spec: shape and kind of the data of both.
         network: resnet for images, mlp, or auto: by the data's shape.
-        channels: of the first layer, and after each halving of the image (resnet).
-        blocks: residual blocks in the middle (resnet).
+        channels: of the first layer, and after each halving of the image (resnet); if not given, 32, and twice as many
+            after each of up to two halvings that leave 16 pixels a side: details of small images would get lost, and
+            with them which translation is the easiest.
+        blocks: residual blocks in the middle (resnet); larger images want more: 6 for 128 x 128 pixels, 9 for more.
         hidden: widths of the hidden layers (mlp).
 
     Returns:
@@ -109,6 +114,7 @@ def cyclegan(
         >>> guide(b=model(a)).shape  # there and back
         torch.Size([3, 1, 8, 8])
     """
+    channels = _channels(spec) if channels is None else channels
     for name, widths in (("channels", channels), ("hidden", hidden)):
         if any(width < 1 for width in widths) or (name == "channels" and not widths):
             raise UsageError(f"{name} must be widths of at least 1, found {list(widths)}")
@@ -126,6 +132,11 @@ def cyclegan(
         return ResNetTranslator(spec.shape, channels, blocks) if is_resnet else _connected(spec, hidden)
 
     return Translator(made(), spec, "b"), Translator(made(), spec, "a")
+
+
+def _channels(spec: DataSpec) -> list[int]:
+    """Choose channels by the side of the images."""
+    return [32 * 2**i for i in range(3) if not i or min(spec.shape[-2:]) >= FINEST * 2**i]
 
 
 def _connected(spec: DataSpec, hidden: Sequence[int]) -> nn.Sequential:
