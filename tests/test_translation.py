@@ -44,7 +44,7 @@ def save_images(folder: Path, count: int, shape: tuple[int, ...] = (8, 9), dark:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     path = tmp_path_factory.mktemp("data")
-    return str(save_images(path / "days", 60)), str(save_images(path / "nights", 90, dark=True))
+    return str(save_images(path / "days", 120)), str(save_images(path / "nights", 150, dark=True))
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_both_domains_are_prepared_alike(folders: tuple[str, str], tmp_path: Pat
     data = recipe.dataset()
     assert isinstance(data, Unpaired)
     assert data.spec.shape == (1, 8, 8)
-    assert (data.a.num_data("validation"), data.b.num_data("validation")) == (12, 6)
+    assert (data.a.num_data("validation"), data.b.num_data("validation")) == (24, 6)
     recipe, _ = parse_recipe(["cyclegan", "--data", folders[0], "--data-b", "digits", "--pixels", "dequantized"])
     assert recipe.data_b is not None
     assert recipe.data_b.settings["pixels"] == "dequantized"
