@@ -63,7 +63,7 @@ class Alarm:
 
         Coverage may begin low: it counts after five looks in a row, or at the last one.
         """
-        if not found:
+        if "spacing" not in found:
             return None
         spacing, coverage = found["spacing"], found["coverage"]
         self.looks = 0 if coverage >= MISSED else self.looks + 1

@@ -104,8 +104,11 @@ def _source(
         return Source(model, None, fitted), args, kwargs
     if isinstance(fitted, str | Path | Run):
         run = fitted if isinstance(fitted, Run) else Run.open(fitted)
+        recipe = Recipe.from_json(run.manifest)
+        if recipe.data_b is not None:
+            raise UsageError(f"{run.path} holds a translation between two domains, which has no posterior to analyse")
         model, guide = load(run)
-        columns = Recipe.from_json(run.manifest).dataset_of(run.manifest).eval_columns("test")
+        columns = recipe.dataset_of(run.manifest).eval_columns("test")
         rows = {name: columns[name][:RUN_ROWS] for name in accepted_columns(model, list(columns))}
         return Source(model, guide, None), (), rows
     if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):

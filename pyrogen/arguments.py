@@ -57,11 +57,13 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments[0:1] = ["--model", arguments[0]]
+    names = _names(arguments)
     parser = make_parser("train", "Fit a model to data, and keep everything in a run directory.")
     parser.add_argument("--config", action="config", help="a file of settings, as --print-config prints them")
     parser.add_argument("--model", type=str, help="a model of `pyrogen list`; may come first, without --model")
     parser.add_argument("--data", type=str, default="digits", help="a data set of `pyrogen list`, or a path")
-    parser.add_argument("--objective", type=str, default="elbo", help="an objective of `pyrogen list`")
+    parser.add_argument("--data_b", type=str, default=None, help="likewise: the other domain of a translation")
+    parser.add_argument("--objective", type=str, default=names["objective"], help="an objective of `pyrogen list`")
     parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/MODEL-DATA)")
     parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
@@ -70,18 +72,17 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     parser.add_argument("--seed", type=int, default=0, help="of the splits, the initial values and the noise")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_class_arguments(Settings)
-    names = _names(arguments)
     keys = {kind: _add(parser, kind, factory) for kind, factory in _factories(names).items()} if names["model"] else {}
     preferred = _prefer(parser, names, keys)
     values = parse(parser, arguments)
     if not keys:
         raise UsageError(f"which model? Choose from {', '.join(catalogue.names('model'))}")
     chosen = {kind: Named(names[kind], {n: _plain(values[key]) for n, key in keys[kind].items()}) for kind in keys}
-    if is_path(names["data"]):
-        chosen["data"] = replace(chosen["data"], name=str(Path(names["data"]).expanduser().resolve()))
+    chosen["data"] = replace(chosen["data"], name=_located(names["data"]))
+    data_b = _other(names["data_b"], chosen["data"].settings) if names["data_b"] else None
     training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
     device = device_of(values["device"])
-    recipe = Recipe(chosen["model"], chosen["objective"], chosen["data"], training, values["seed"], device)
+    recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
     given = {re.sub("-", "_", word[2:].partition("=")[0]) for word in arguments if word.startswith("--")}
     chosen_so = [f"--{key} {v}" for key, v in preferred.items() if values[key] == v and key not in given]
@@ -122,10 +123,28 @@ def _names(arguments: Sequence[str]) -> dict[str, str]:
     for i, word in enumerate(arguments):
         name, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and (equals or i + 1 < len(arguments)):
-            found[name] = value if equals else arguments[i + 1]
+            found[name.replace("-", "_")] = value if equals else arguments[i + 1]
     config = _config(found["config"]) if "config" in found else {}
-    defaults = {"model": "", "data": "digits", "objective": "elbo"}
-    return {kind: str(found.get(kind) or config.get(kind) or default) for kind, default in defaults.items()}
+    defaults = {"model": "", "data": "digits", "data_b": "", "objective": ""}
+    names = {kind: str(found.get(kind) or config.get(kind) or default) for kind, default in defaults.items()}
+    # An algorithm that is a model and an objective of one name goes by that name.
+    usual = names["model"] if names["model"] in catalogue.names("objective") else "elbo"
+    return names | {"objective": names["objective"] or usual}
+
+
+def _located(name: str) -> str:
+    """Return a path as it is seen from anywhere, and a name of the catalogue as it is."""
+    return str(Path(name).expanduser().resolve()) if is_path(name) else name
+
+
+def _other(name: str, settings: Mapping[str, Any]) -> Named:
+    """Name a second data set, which is prepared as the first, as far as that was set and it has the same settings."""
+    known = signature(_source(name)).parameters
+    return Named(_located(name), {key: value for key, value in settings.items() if key in known and value is not None})
+
+
+def _source(name: str) -> Callable[..., Any]:
+    return from_path if is_path(name) else catalogue.find("data", name)
 
 
 def _config(path: str) -> Mapping[str, Any]:
@@ -141,11 +160,10 @@ def _config(path: str) -> Mapping[str, Any]:
 
 
 def _factories(names: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
-    data = from_path if is_path(names["data"]) else catalogue.find("data", names["data"])
     return {
         "model": catalogue.find("model", names["model"]),
         "objective": catalogue.find("objective", names["objective"]),
-        "data": data,
+        "data": _source(names["data"]),
     }
 
 
@@ -160,6 +178,8 @@ def _add(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict
     settings = [p.name for p in parameters if p.name not in given and p.kind is not Parameter.VAR_KEYWORD]
     taken = {name for name in settings if f"--{name}" in parser._option_string_actions}
     parser.add_function_arguments(factory, as_positional=False, skip=given | taken)
+    # A model and an objective may go by one name, and groups of options go by that of their function.
+    parser.groups[kind] = parser.groups.pop(factory.__name__)
     group = f"{kind}_settings"
     if taken:
         free = set(settings) - taken

@@ -1,6 +1,6 @@
 """Every figure that applies to a fitted program."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from itertools import islice
 from math import ceil
@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyrogen import evaluation
-from pyrogen.data import Batches, Dataset
+from pyrogen.data import Batches, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
@@ -22,6 +22,7 @@ from pyrogen.programs import simulate
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, is_latent
 from pyrogen.spec import DataSpec, scaled
+from pyrogen.translation import collapse, distances, figures, translations
 
 __all__ = ["accepted_columns", "bound", "evaluate", "inspect"]
 
@@ -60,7 +61,7 @@ class Roles(NamedTuple):
 def bound(
     model: Program,
     guide: Program | None,
-    dataset: Dataset,
+    dataset: Dataset | Unpaired,
     split: str,
     num_particles: int = 1,
     batch_size: int = 500,
@@ -69,7 +70,7 @@ def bound(
     """Return the figure to choose a model by, higher is better: its exact log-likelihood, or else its ELBO.
 
     For a model without a density, or with one that was not what it learned by, that is the energy distance of its draws
-    to the data, with the sign turned.
+    to the data, with the sign turned; for a translation between two domains, the mean of both directions' distances.
 
     Args:
         by_samples: compare draws with data, though there is a density.
@@ -77,6 +78,8 @@ def bound(
     Returns:
         The figure's name and the estimate; likelihoods and bounds are in nats per datum.
     """
+    if isinstance(dataset, Unpaired):
+        return "minus_energy_distance", _both(distances(translations(model, guide, dataset, split), dataset.spec))
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     if roles.is_implicit or by_samples:
@@ -88,17 +91,35 @@ def bound(
 LEAST = 10
 """Draws of a proposal for a datum, at least: one draw of moments' is a poor stand-in for a guide's."""
 
+
+def _both(found: Mapping[str, Estimate]) -> Estimate:
+    """Average two distances, with the sign turned."""
+    a, b = found.values()
+    stderr = None if a.stderr is None or b.stderr is None else (a.stderr**2 + b.stderr**2) ** 0.5 / 2
+    return Estimate(-(a.value + b.value) / 2, stderr, a.unit)
+
+
 COMPARED = 1000
 """Data and draws that are compared, at most."""
 
 
 def inspect(
-    model: Program, dataset: Dataset, split: str, batch_size: int = 500, by_samples: bool = False
+    model: Program,
+    guide: Program | None,
+    dataset: Dataset | Unpaired,
+    split: str,
+    batch_size: int = 500,
+    by_samples: bool = False,
 ) -> dict[str, float]:
     """Return what tells that a model drops data: the spacing of its draws, and the share of data that draws are near.
 
-    There is nothing to tell of a model with a density, unless ``by_samples``.
+    There is nothing to tell of a model with a density, unless ``by_samples``. Of a translation between two domains, it
+    is the worse direction's, and what is left of a datum that comes back.
     """
+    if isinstance(dataset, Unpaired):
+        found = translations(model, guide, dataset, split)
+        cycles = {name: e.value for name, e in figures(found, dataset.spec).items() if name.startswith("cycle")}
+        return collapse(found, dataset.spec) | cycles
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches)
     if not (roles.is_implicit or by_samples):
@@ -133,7 +154,7 @@ def _bound(
 def evaluate(
     model: Program,
     guide: Program | None,
-    dataset: Dataset,
+    dataset: Dataset | Unpaired,
     split: str = "test",
     num_particles: int = 100,
     batch_size: int = 500,
@@ -142,7 +163,8 @@ def evaluate(
 ) -> dict[str, Estimate]:
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
 
-    Of a model without a density, draws are compared with data by the energy distance.
+    Of a model without a density, draws are compared with data by the energy distance. Of a translation between two
+    domains, see :func:`~pyrogen.translation.figures`.
 
     Args:
         split: train, validation or test.
@@ -158,24 +180,26 @@ def evaluate(
     """
     if num_particles < 1:
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
+    if isinstance(dataset, Unpaired):
+        return figures(translations(model, guide, dataset, split), dataset.spec)
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     if roles.is_implicit or by_samples:
         return {"energy_distance": _energy_distance(model, dataset, batches, roles)}
     particles = num_particles if roles.has_implicit_guide else max(1, num_particles // 10)
     name, estimate = _bound(model, guide, batches, roles, particles)
-    figures = {name: estimate}
+    measured = {name: estimate}
     if name == "elbo":
-        figures["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
+        measured["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
     if objective is not None and (said := _elbo_estimate(objective, model, guide, batches)) is not None:
-        figures["elbo_estimate"] = said
+        measured["elbo_estimate"] = said
     if list(roles.observed) == ["x"] and dataset.spec.bits_per_dim(0.0) is not None:
-        figures |= {
-            _in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in figures.items() if key in _in_bits
+        measured |= {
+            _in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in measured.items() if key in _in_bits
         }
     if list(roles.observed) == ["y"] and not roles.has_latents and dataset.spec.num_classes is not None:
-        figures["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
-    return figures
+        measured["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
+    return measured
 
 
 _in_bits = {"log_likelihood": "bits_per_dim", "elbo": "elbo_bits_per_dim", "iwae": "iwae_bits_per_dim"}

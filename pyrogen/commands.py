@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyro
+import torch
 from torch import Tensor
 
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue, pictures
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import accepted_columns, bound, evaluate, inspect
-from pyrogen.data import Dataset
+from pyrogen.data import Dataset, Unpaired
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
@@ -28,8 +29,11 @@ from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
+from pyrogen.translation import in_rows, translations
 
 __all__ = ["COMMANDS", "Result"]
+
+COLUMNS = 10
 
 
 class Result:
@@ -64,7 +68,8 @@ def list_(arguments: Sequence[str]) -> Result:
 def train(arguments: Sequence[str]) -> Result:
     """Fit a model to data, and keep everything in a run directory."""
     recipe, options = parse_recipe(arguments)
-    out = Path(options["out"] or f"runs/{recipe.model.name}-{Path(recipe.data.name).stem}")
+    named = "-".join(Path(name).stem for name in recipe.data_names())
+    out = Path(options["out"] or f"runs/{recipe.model.name}-{named}")
     dataset = recipe.dataset()
     say(dataset.describe())
     if "note" in options:
@@ -93,20 +98,25 @@ def resume(arguments: Sequence[str]) -> Result:
 
 
 def _drive(
-    recipe: Recipe, dataset: Dataset, programs: Programs, run: Run, options: Mapping[str, Any], resume: bool
+    recipe: Recipe,
+    dataset: Dataset | Unpaired,
+    programs: Programs,
+    run: Run,
+    options: Mapping[str, Any],
+    resume: bool,
 ) -> Result:
     if options["track"] not in (None, "tensorboard"):
         raise UsageError(f"unknown tracker {options['track']!r}: there is tensorboard")
-    if recipe.training.patience is not None and not len(dataset.validation["x"]):
+    if recipe.training.patience is not None and not dataset.num_data("validation"):
         raise UsageError("patience needs validation data: leave --patience out, or set --validation above 0")
     training = recipe.fit(dataset, programs)
     per_epoch = len(dataset.batches(recipe.training.batch_size))
     validate: Callable[[], tuple[str, float]] | None = None
     look: Callable[[], Mapping[str, float]] | None = None
-    if len(dataset.validation["x"]):
+    if dataset.num_data("validation"):
         by_samples = not training.objective.sums_over_data
         validate = partial(_validated, programs, dataset, by_samples)
-        look = partial(inspect, programs.model, dataset, "validation", by_samples=by_samples)
+        look = partial(inspect, *programs, dataset, "validation", by_samples=by_samples)
         with rehearsal(modules_of(*programs).values()):
             validate()  # what cannot be validated is refused now, and not after some hundred steps
     outcome = fit(
@@ -129,13 +139,13 @@ def _drive(
     return Result(values, [str(outcome)], options["json"], outcome.exit_code)
 
 
-def _validated(programs: Programs, dataset: Dataset, by_samples: bool) -> tuple[str, float]:
+def _validated(programs: Programs, dataset: Dataset | Unpaired, by_samples: bool) -> tuple[str, float]:
     name, estimate = bound(*programs, dataset, "validation", by_samples=by_samples)
     return name, estimate.value
 
 
 def sample(arguments: Sequence[str]) -> Result:
-    """Draw from a fitted model, into a .npz, .npy or .png file."""
+    """Draw from a fitted model, or translate held-out data, into a .npz, .npy or .png file."""
     parser = make_parser("sample", str(sample.__doc__))
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument("-n", "--number", type=int, default=100, help="how many")
@@ -152,19 +162,29 @@ def sample(arguments: Sequence[str]) -> Result:
         raise UsageError(f"the number of samples must be at least 1, found {options['number']}")
     recipe = Recipe.from_json(run.manifest)
     programs = load(run, device=device_of(options["device"]))
-    if not accepted_columns(programs.model, ["size"]):
-        raise UsageError(
-            f"{recipe.model.name} does not draw data: it models something given them (its model has no "
-            f"argument `size`). Use `pyrogen evaluate`, or call the model that pyrogen.load returns with data of yours"
-        )
     pyro.set_rng_seed(options["seed"])
-    with evaluating(*programs):
-        draws = simulate(programs.model, size=options["number"])
+    draws = _draws(recipe, run, programs, options["number"])
     with translate_errors(out, "write"):
         out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, WRITERS[out.suffix]({name: value.cpu() for name, value in draws.items()}, run))
     shapes = {name: list(value.shape) for name, value in draws.items()}
     return Result({"out": str(out), "sites": shapes}, [f"{out}: {options['number']:,} draws"], options["json"])
+
+
+def _draws(recipe: Recipe, run: Run, programs: Programs, number: int) -> dict[str, Tensor]:
+    """Draw data by site; of a translation, the first held-out data of both domains, and what they become."""
+    if recipe.data_b is not None:
+        dataset = recipe.dataset_of(run.manifest)
+        assert isinstance(dataset, Unpaired)
+        split = "test" if dataset.num_data("test") else "train"
+        return translations(*programs, dataset, split, number)._asdict()
+    if not accepted_columns(programs.model, ["size"]):
+        raise UsageError(
+            f"{recipe.model.name} does not draw data: it models something given them (its model has no "
+            f"argument `size`). Use `pyrogen evaluate`, or call the model that pyrogen.load returns with data of yours"
+        )
+    with evaluating(*programs):
+        return simulate(programs.model, size=number)
 
 
 def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:
@@ -173,6 +193,8 @@ def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:
 
 
 def _npy(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    if "x" not in draws:
+        raise UsageError(f"there are several arrays ({', '.join(draws)}), and .npy holds one; use .npz")
     return _saved(lambda file: np.save(file, draws["x"].numpy(), allow_pickle=False))
 
 
@@ -180,7 +202,11 @@ def _png(draws: Mapping[str, Tensor], run: Run) -> bytes:
     spec = DataSpec.from_json(run.manifest["spec"])
     if len(spec.shape) != 3:
         raise UsageError(f"only images can be written to .png, and these data have shape {spec.shape}; use .npz")
-    return pictures.image_grid(draws["x"], spec, columns=max(1, round(len(draws["x"]) ** 0.5))).light
+    if "x" in draws:
+        return pictures.image_grid(draws["x"], spec, columns=max(1, round(len(draws["x"]) ** 0.5))).light
+    rows = [in_rows(COLUMNS, *(draws[name] for name in names)) for names in (("a", "a_to_b"), ("b", "b_to_a"))]
+    columns = min(COLUMNS, len(draws["a"]), len(draws["b"]))
+    return pictures.image_grid(torch.cat(rows), spec, columns).light
 
 
 def _saved(save: Callable[[BytesIO], Any]) -> bytes:

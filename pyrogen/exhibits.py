@@ -8,12 +8,13 @@ from torch import Tensor
 
 from pyrogen import pictures
 from pyrogen.card import accepted_columns
-from pyrogen.data import Dataset
+from pyrogen.data import Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
 from pyrogen.sites import Generating, Program
+from pyrogen.translation import in_rows, translations
 
 __all__ = ["Exhibit", "decode", "exhibits", "loss_curves"]
 
@@ -37,12 +38,14 @@ class Exhibit(NamedTuple):
     drawing: Drawing
 
 
-def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
+def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
     """Draw all that applies to programs of the catalogue; nothing for a model that does not generate by itself."""
+    if isinstance(dataset, Unpaired):
+        return _translations(programs, dataset)
     model, guide = programs
     if accepted_columns(model, ["x", "size"]) != ["x", "size"]:
         return []  # it does not generate
-    split = "test" if len(dataset.test["x"]) else "train"
+    split = "test" if dataset.num_data("test") else "train"
     held_out = dataset.eval_columns(split)
     samples = simulate(model, size=10 * COLUMNS)["x"].cpu()
     if len(dataset.spec.shape) != 3:
@@ -67,7 +70,28 @@ def exhibits(programs: Programs, dataset: Dataset) -> list[Exhibit]:
     return shown
 
 
-def _images(name: str, title: str, caption: str, images: Tensor, dataset: Dataset) -> Exhibit:
+def _translations(programs: Programs, dataset: Unpaired) -> list[Exhibit]:
+    """Show held-out data of either domain, what they become, and what becomes of that."""
+    found = translations(*programs, dataset, "test" if dataset.num_data("test") else "train", 500)
+    shown = []
+    for source, target, there, around in (
+        ("a", "b", found.a_to_b, found.a_to_a),
+        ("b", "a", found.b_to_a, found.b_to_b),
+    ):
+        data, like = getattr(found, source), getattr(found, target)
+        name, title = f"{source}_to_{target}", f"From {source} to {target} and back"
+        if len(dataset.spec.shape) == 3:
+            rows = in_rows(COLUMNS, *(values[:COLUMNS] for values in (data, there, around)))
+            caption = f"Top: held-out data of {source}. Below: translated to {target}, and from there back to {source}."
+            shown.append(_images(name, title, caption, rows, dataset))
+        else:
+            groups = {f"data of {target}": like, f"translations of {source}": there}
+            caption = f"The first two values of held-out data of {target}, and of what those of {source} become."
+            shown.append(Exhibit(name, title, caption, pictures.scatter(groups)))
+    return shown
+
+
+def _images(name: str, title: str, caption: str, images: Tensor, dataset: Dataset | Unpaired) -> Exhibit:
     scale = max(1, 72 // dataset.spec.shape[-1])
     return Exhibit(name, title, caption, pictures.image_grid(images, dataset.spec, COLUMNS, scale))
 

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyrogen.data import Dataset
+from pyrogen.data import Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import CorruptCheckpointError, ProgramError
 from pyrogen.inference import Objective
@@ -80,7 +80,7 @@ def load(
     return Programs(model, guide)
 
 
-def load_objective(run: Run, recipe: Recipe, dataset: Dataset, programs: Programs) -> Objective:
+def load_objective(run: Run, recipe: Recipe, dataset: Dataset | Unpaired, programs: Programs) -> Objective:
     """Return the objective that a run's programs were fitted by, with its critics as they were at their checkpoint."""
     objective = recipe.objective_of(dataset, programs)
     state = run.restore(run.chosen()).tree["training"]["objective"]

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from pyrogen import catalogue
 from pyrogen.card import accepted_columns
-from pyrogen.data import Batches, Dataset, from_path
+from pyrogen.data import Batches, Dataset, Unpaired, UnpairedBatches, from_path
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
@@ -118,6 +118,7 @@ class Recipe:
         training: how to train.
         seed: of the data's splits, the initial values and the noise.
         device: where to run: cpu, cuda, mps.
+        data_b: likewise as ``data``: the other domain of a translation; ``None`` for one data set.
     """
 
     model: Named
@@ -126,23 +127,26 @@ class Recipe:
     training: Settings = Settings()
     seed: int = 0
     device: str = "cpu"
+    data_b: Named | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, found {self.seed}")
 
-    def dataset(self) -> Dataset:
-        """Load the data.
+    def dataset(self) -> Dataset | Unpaired:
+        """Load the data, those of both domains where there are two.
 
         Raises:
-            PyrogenError: where they are unknown, missing or unfit.
+            PyrogenError: where they are unknown, missing or unfit, or do not go together.
         """
-        settings = {"seed": self.seed} | self.data.settings
-        if is_path(self.data.name):
-            return from_path(self.data.name, **settings)
-        return catalogue.find("data", self.data.name)(**settings)
+        data = self._loaded(self.data)
+        return data if self.data_b is None else Unpaired(data, self._loaded(self.data_b))
 
-    def dataset_of(self, manifest: Mapping[str, Any]) -> Dataset:
+    def _loaded(self, data: Named) -> Dataset:
+        settings = {"seed": self.seed} | data.settings
+        return from_path(data.name, **settings) if is_path(data.name) else catalogue.find("data", data.name)(**settings)
+
+    def dataset_of(self, manifest: Mapping[str, Any]) -> Dataset | Unpaired:
         """Load the data that a run was fitted to, and refuse others.
 
         Raises:
@@ -151,16 +155,22 @@ class Recipe:
         dataset = self.dataset()
         fingerprint = dataset.fingerprint()
         if fingerprint != manifest["fingerprint"]:
+            names = " and ".join(map(repr, self.data_names()))
             raise ProgramError(
-                f"the data {self.data.name!r} are not those that the run was fitted to: their fingerprint was "
+                f"the data {names} are not those that the run was fitted to: their fingerprint was "
                 f"{manifest['fingerprint'][:16]}… with {manifest['spec']}, and is {fingerprint[:16]}… with "
                 f"{dataset.spec.to_json()}. Bring the old data back, or start a new run."
             )
         return dataset
 
+    def data_names(self) -> list[str]:
+        """List the names or paths of the data."""
+        return [data.name for data in (self.data, self.data_b) if data is not None]
+
     def command(self, out: Path) -> str:
         """Return the command that makes the run again."""
         words = ["pyrogen train", self.model.name, "--data", self.data.name, "--objective", self.objective.name]
+        words += [] if self.data_b is None else ["--data-b", self.data_b.name]
         options = asdict(self.training) | {"seed": self.seed, "device": self.device}
         for kind in ("model", "objective", "data"):
             for name, value in getattr(self, kind).settings.items():
@@ -183,7 +193,7 @@ class Recipe:
             module.to(self.device)
         return Programs(model, guide)
 
-    def objective_of(self, dataset: Dataset, programs: Programs) -> Objective:
+    def objective_of(self, dataset: Dataset | Unpaired, programs: Programs) -> Objective:
         """Build the objective for programs and the first batch of data, on the device."""
         factory = catalogue.find("objective", self.objective.name)
         example = self._example(dataset, programs)
@@ -192,7 +202,7 @@ class Recipe:
             objective = Autocast(objective, getattr(torch, self.training.autocast))
         return objective.to(self.device)
 
-    def fit(self, dataset: Dataset, programs: Programs) -> Training:
+    def fit(self, dataset: Dataset | Unpaired, programs: Programs) -> Training:
         """Prepare the training of programs on data."""
         settings = self.training
         objective = self.objective_of(dataset, programs)
@@ -231,8 +241,13 @@ class Recipe:
             compile=settings.compile == "on",
         )
 
-    def decided(self, dataset: Dataset, programs: Programs) -> "Recipe":
-        """Return the recipe with ``compile="auto"`` decided, once for the run and all that resume it."""
+    def decided(self, dataset: Dataset | Unpaired, programs: Programs) -> "Recipe":
+        """Return the recipe with ``compile="auto"`` decided, once for the run and all that resume it.
+
+        Raises:
+            UsageError: where the model takes none of the data.
+        """
+        self._columns(dataset, programs)
         if self.training.compile != "auto":
             return self
         on_device = {name: column.to(self.device) for name, column in self._example(dataset, programs).items()}
@@ -247,17 +262,42 @@ class Recipe:
                 schedule.refresh()
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
 
-    def _batches(self, dataset: Dataset, programs: Programs, objective: Objective) -> Batches:
+    def _batches(
+        self, dataset: Dataset | Unpaired, programs: Programs, objective: Objective
+    ) -> Batches | UnpairedBatches:
         """Return the batches that the model accepts; all of one size for an objective that compares whole batches."""
-        columns = accepted_columns(programs.model, list(dataset.train))
+        columns = self._columns(dataset, programs)
         batch_size = self.training.batch_size
-        drop_last = not objective.sums_over_data and len(dataset.train["x"]) > batch_size
+        drop_last = not objective.sums_over_data and dataset.num_data("train") > batch_size
         return dataset.batches(batch_size, only=columns, drop_last=drop_last)
 
-    def _example(self, dataset: Dataset, programs: Programs) -> dict[str, Tensor]:
-        columns = accepted_columns(programs.model, list(dataset.train))
+    def _example(self, dataset: Dataset | Unpaired, programs: Programs) -> dict[str, Tensor]:
         values = dataset.eval_columns("train")
-        return {name: values[name][: self.training.batch_size] for name in columns}
+        columns = self._columns(dataset, programs)
+        rows = min(self.training.batch_size, *(len(values[name]) for name in columns))
+        return {name: values[name][:rows] for name in columns}
+
+    def _columns(self, dataset: Dataset | Unpaired, programs: Programs) -> list[str]:
+        """List the columns of the data that the model takes.
+
+        Raises:
+            UsageError: where it takes none.
+        """
+        found = list(dataset.split("train"))
+        columns = accepted_columns(programs.model, found)
+        if columns:
+            return columns
+        if self.data_b is not None:
+            raise UsageError(
+                f"--data-b makes two domains of the data, a and b, and {self.model.name} takes neither: leave it out, "
+                f"or translate between the two by --model cyclegan"
+            )
+        if accepted_columns(programs.model, ["a", "b"]) == ["a", "b"]:
+            raise UsageError(
+                f"{self.model.name} translates between two domains, and --data {self.data.name} is one: give the other "
+                f"by --data-b NAME_OR_PATH"
+            )
+        raise UsageError(f"{self.model.name} takes none of the data's columns, {', '.join(found)}")
 
     def num_steps(self, batches_per_epoch: int) -> int:
         """Return how many steps the training takes: by steps, by epochs, or else twenty epochs."""
@@ -265,7 +305,7 @@ class Recipe:
             return self.training.steps
         return (self.training.epochs or 20) * batches_per_epoch
 
-    def to_json(self, dataset: Dataset) -> dict[str, Any]:
+    def to_json(self, dataset: Dataset | Unpaired) -> dict[str, Any]:
         """Return the manifest of a run: the recipe, what the data were found to be, and the versions in use."""
         return asdict(self) | {
             "kind": "recipe",
@@ -291,7 +331,9 @@ class Recipe:
             raise CorruptCheckpointError(f"the manifest has unknown training settings: {', '.join(sorted(unknown))}")
         model, objective, data = (Named(**manifest[key]) for key in ("model", "objective", "data"))
         settings = Settings(**manifest["training"])
-        return cls(model, objective, data, settings, seed=manifest["seed"], device=manifest["device"])
+        other = manifest.get("data_b")  # it has come later than the format
+        data_b = None if other is None else Named(**other)
+        return cls(model, objective, data, settings, manifest["seed"], manifest["device"], data_b)
 
 
 def is_path(name: str) -> bool:

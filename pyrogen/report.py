@@ -26,7 +26,7 @@ from pyrogen.sites import Program
 
 __all__ = ["write_report"]
 
-PIXELS = {"samples", "reconstructions", "neighbours", "interpolations", "traversals"}
+PIXELS = {"samples", "reconstructions", "neighbours", "interpolations", "traversals", "a_to_b", "b_to_a"}
 TRUSTED = 0.7
 """The Pareto shape up to which importance weights mend a guide (Vehtari et al., 2024)."""
 
@@ -83,12 +83,13 @@ def _of_recipe(run: Run) -> Content:
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run)
     is_sum = recipe.objective_of(dataset, programs).sums_over_data
-    if not is_sum:
+    is_translation = recipe.data_b is not None
+    if not is_sum and not is_translation:
         programs = Programs(programs.model, None)  # a guide, if there is one, has learned nothing
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
         shown = exhibits(programs, dataset)
-    if programs.guide is not None:
+    if programs.guide is not None and not is_translation:
         data = to_arviz(run, num_samples=200)
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
@@ -193,7 +194,7 @@ def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     if manifest.get("kind") != "recipe":
         return [(key, json.dumps(value)) for key, value in manifest.items()]
     rows = []
-    for part in ("model", "objective", "data"):
+    for part in ("model", "objective", "data", *(["data_b"] if manifest.get("data_b") else [])):
         rows.append((part, manifest[part]["name"]))
         rows += [(f"{part}: {key}", json.dumps(value)) for key, value in manifest[part]["settings"].items()]
     rows += [(key, json.dumps(value)) for key, value in manifest["training"].items() if value is not None]

@@ -33,6 +33,14 @@ def test_the_page_on_implicit_models(capsys: pytest.CaptureFixture[str]) -> None
     assert "2 of 2 stages" in capsys.readouterr().out
 
 
+def test_the_page_on_translation(capsys: pytest.CaptureFixture[str]) -> None:
+    """Permuted modes have the identity's loss."""
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/translation.md").read_text(), re.S)
+    exec(compile(block, "docs/translation.md", "exec"), {})
+    identity, permuted = map(float, capsys.readouterr().out.split())
+    assert identity == pytest.approx(permuted, abs=2e-4)
+
+
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5

@@ -34,6 +34,7 @@ from pyrogen.inference import (
     WGAN,
     Annealing,
     BetaTCVAE,
+    CycleGAN,
     Drift,
     EnergyDistance,
     FactorVAE,
@@ -50,8 +51,18 @@ from pyrogen.inference import (
 from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
-from pyrogen.models import classifier, dcgan, gaussian_mixture, generator, joint_vae, ppca, progressive_gan, vae
-from pyrogen.nn import MLP
+from pyrogen.models import (
+    classifier,
+    cyclegan,
+    dcgan,
+    gaussian_mixture,
+    generator,
+    joint_vae,
+    ppca,
+    progressive_gan,
+    vae,
+)
+from pyrogen.nn import MLP, PatchCritic
 from pyrogen.parameters import modules_of, program_parameters
 from pyrogen.spec import DataSpec
 
@@ -308,6 +319,24 @@ def test_codes_and_their_critic_stay_on_the_device(program):
         loss = loss_of(model, guide, *args)
         assert loss.device.type == learner.monitored()["total_correlation"].device.type == DEVICE
         loss.backward(inputs=parameters)
+
+
+@pytest.mark.parametrize("network", ["resnet", "mlp"])
+def test_translators_and_critics_stay_on_the_device(network):
+    """Cycles, identity and histories included: who is exchanged for whom is decided on the device."""
+    shape = (1, 8, 6)
+    spec = DataSpec(shape, "levels", levels=4)
+    made = cyclegan(spec, network=network, channels=(3, 4), blocks=1, hidden=(8,))
+    model, guide = map(on_device, made)
+    learner = on_device(CycleGAN(PatchCritic(shape, (3, 4)), PatchCritic(shape, (3, 4)), shape, identity=0.5))
+    batch = {"a": data(6, *shape), "b": data(6, *shape)}
+    programs = [*model.parameters(), *guide.parameters()]
+    for loss_of, parameters in ((learner, programs), (learner.critic_loss, list(learner.parameters()))):
+        loss = loss_of(model, guide, **batch)
+        assert loss.device.type == DEVICE
+        loss.backward(inputs=parameters)
+        learner.after_step("critic")
+    assert learner.history_a.items.device.type == DEVICE
 
 
 @pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])

@@ -11,6 +11,7 @@ from pyrogen.data.shapes import Factors, draw_factors, render, shapes
 from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
 from pyrogen.data.splits import split, standardize
 from pyrogen.data.toy import GRID, RING, Modes, grid, ring
+from pyrogen.data.unpaired import Unpaired, UnpairedBatches
 
 __all__ = [
     "GRID",
@@ -20,6 +21,8 @@ __all__ = [
     "Dataset",
     "Factors",
     "Modes",
+    "Unpaired",
+    "UnpairedBatches",
     "apply_pixels",
     "breast_cancer",
     "cache_folder",

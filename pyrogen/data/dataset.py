@@ -67,6 +67,10 @@ class Dataset:
         columns: Columns = getattr(self, name)
         return columns
 
+    def num_data(self, split: str) -> int:
+        """Return how many data a split has."""
+        return len(self.split(split)["x"])
+
     def batches(
         self,
         batch_size: int,

@@ -42,9 +42,9 @@ def moment_proposal(model: Program, guide: Program, batch: Mapping[str, Tensor],
     .. math::
         r(z \mid x) = \prod_j t_4\left(z_j; \mu_j(x), s_j(x)\right), \quad s_j^2 = \sigma_j^2(x) + 0.1^2
 
-    of latents that are brought to real numbers, where the model keeps them within bounds. Importance-weighted with it, a
-    model has a valid bound, however the guide was learned; a loose one where the guide's draws are correlated or have
-    several modes.
+    of latents that are brought to real numbers, where the model keeps them within bounds. Importance-weighted with it,
+    a model has a valid bound, however the guide was learned; a loose one where the guide's draws are correlated or
+    have several modes.
 
     Args:
         model: a Pyro program, whose sites say within which bounds they are.

@@ -9,11 +9,13 @@ from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.avb import AVB
 from pyrogen.inference.compile import CompiledObjective, CompiledStep, compile
+from pyrogen.inference.cyclegan import CycleGAN
 from pyrogen.inference.distance import Distance
 from pyrogen.inference.divergence import ForwardKL, ReverseKL
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.fgan import FGAN
 from pyrogen.inference.gan import GAN
+from pyrogen.inference.history import History
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.mmd import MMD, MMDGAN
 from pyrogen.inference.objective import Objective
@@ -52,11 +54,13 @@ __all__ = [
     "BetaTCVAE",
     "CompiledObjective",
     "CompiledStep",
+    "CycleGAN",
     "Distance",
     "Drift",
     "EnergyDistance",
     "FactorVAE",
     "ForwardKL",
+    "History",
     "Interpolated",
     "LogRatio",
     "MaximumLikelihood",

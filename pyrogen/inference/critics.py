@@ -7,11 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.nn import MLP, DCGANCritic, DCGANGenerator, ProgressiveCritic, ProgressiveGenerator
+from pyrogen.nn import MLP, DCGANCritic, DCGANGenerator, PatchCritic, ProgressiveCritic, ProgressiveGenerator
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec, one_hot, scaled
 
-__all__ = ["Scaling", "SideBySide", "critic_for", "critic_of_latents", "critic_of_pairs", "spec_of"]
+__all__ = [
+    "Scaling",
+    "SideBySide",
+    "critic_for",
+    "critic_of_latents",
+    "critic_of_pairs",
+    "critic_of_patches",
+    "spec_of",
+]
 
 
 class Scaling(nn.Module):
@@ -105,8 +113,19 @@ def critic_for(
         return WithLabels(spec, ProgressiveCritic(spec.shape, channels, network.growth, num_outputs, labels))
     if convolves:
         return WithLabels(spec, DCGANCritic(spec.shape, channels, norm, num_outputs, labels))
-    activation = lambda: nn.LeakyReLU(0.2)  # noqa: E731
-    return WithLabels(spec, Joined(MLP(spec.num_dims + labels, num_outputs, hidden, activation)))
+    return WithLabels(spec, _connected(spec.num_dims + labels, num_outputs, hidden))
+
+
+def critic_of_patches(model: Program, hidden: Sequence[int], channels: Sequence[int]) -> nn.Module:
+    """Make a critic of a program's scaled data that scores patches if the program convolves, and else whole data."""
+    spec = spec_of(model)
+    if any(isinstance(part, nn.Conv2d) for part in _modules(model)):
+        return PatchCritic(spec.shape, channels)
+    return _connected(spec.num_dims, 1, hidden)
+
+
+def _connected(num_inputs: int, num_outputs: int, hidden: Sequence[int]) -> Joined:
+    return Joined(MLP(num_inputs, num_outputs, hidden, lambda: nn.LeakyReLU(0.2)))
 
 
 class OfLatents(nn.Module):

@@ -9,6 +9,7 @@ from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, gen
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
+from pyrogen.models.translator import Translator, cyclegan
 from pyrogen.models.vae import VAE, vae
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "JointVAE",
     "Likelihood",
     "ProductOfExperts",
+    "Translator",
     "classifier",
+    "cyclegan",
     "dcgan",
     "gaussian_mixture",
     "generator",

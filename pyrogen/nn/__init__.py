@@ -5,6 +5,7 @@ from pyrogen.nn.dcgan import DCGANCritic, DCGANGenerator
 from pyrogen.nn.flow import LazyDistribution, spline_flow
 from pyrogen.nn.mlp import MLP
 from pyrogen.nn.progressive import Growth, ProgressiveCritic, ProgressiveGenerator
+from pyrogen.nn.translation import PatchCritic, ResNetTranslator
 
 __all__ = [
     "MLP",
@@ -14,7 +15,9 @@ __all__ = [
     "DCGANGenerator",
     "Growth",
     "LazyDistribution",
+    "PatchCritic",
     "ProgressiveCritic",
     "ProgressiveGenerator",
+    "ResNetTranslator",
     "spline_flow",
 ]

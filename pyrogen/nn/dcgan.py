@@ -54,7 +54,7 @@ class DCGANGenerator(nn.Module):
         self.doublings = nn.ModuleList(
             _doubling(fan_in, fan_out, upsampling) for fan_in, fan_out in pairwise((*reversed(channels), depth))
         )
-        _initialize(self)
+        initialize(self)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map shape ``(*batch, num_inputs)`` to ``(*batch, channels, height, width)``, within :math:`(-1, 1)`."""
@@ -114,7 +114,7 @@ class DCGANCritic(nn.Module):
             height, width = height // 2, width // 2
         self.convolutions = nn.Sequential(*layers)
         self.linear = nn.Linear(channels[-1] * height * width, num_outputs)
-        _initialize(self)
+        initialize(self)
         if norm == "spectral":
             for module in (*layers, self.linear):
                 if isinstance(module, nn.Conv2d | nn.Linear):
@@ -160,7 +160,7 @@ def _doubling(fan_in: int, fan_out: int, upsampling: str) -> nn.Module:
     raise ValueError(f"unknown upsampling {upsampling!r}: choose from transposed, resize")
 
 
-def _initialize(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """Draw weights from N(0, 0.02^2), and those of batch norms from N(1, 0.02^2), as in the paper."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
