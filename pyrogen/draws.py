@@ -17,6 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrogen.distributions import is_implicit
 from pyrogen.inferencedata import Variable, is_constant, pareto_k
 from pyrogen.programs import importance, renyi_bound
 from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_latent, nothing, unwrapped
@@ -128,11 +129,12 @@ class Reader:
         """
         guide_trace = self._trace(self.guide)
         latents = [site for site in guide_trace.nodes.values() if is_latent(site)]
-        if self.source.guide is not None and all(site["infer"].get("enumerate") != "parallel" for site in latents):
+        has_weights = all(s["infer"].get("enumerate") != "parallel" and not is_implicit(s["fn"]) for s in latents)
+        if self.source.guide is not None and has_weights:
             try:
                 traces = trace_pair(self.model, self.guide, self.args, self.kwargs, self.size, self.nesting)
             except NotImplementedError:
-                traces = None  # an implicit guide draws without a density
+                traces = None  # a distribution of the user's own may draw without a density
             if traces is not None:
                 guide_trace = traces.guide
                 if not any(_is_point(site) for site in guide_trace.nodes.values()):
