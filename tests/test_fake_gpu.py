@@ -46,6 +46,7 @@ from pyrogen.inference import (
     ReverseKL,
     Sinkhorn,
     SlicedWasserstein,
+    posterior_entries,
     train,
 )  # fmt: skip
 from pyrogen.inference.critics import critic_for
@@ -337,6 +338,27 @@ def test_translators_and_critics_stay_on_the_device(network):
         loss.backward(inputs=parameters)
         learner.after_step("critic")
     assert learner.history_a.items.device.type == DEVICE
+
+
+@pytest.mark.parametrize("encoder", ["gaussian", "deterministic", "implicit"])
+@pytest.mark.parametrize("name", ["avb", "avb of 3", "aae", "wae", "alpha_gan", "ali", "veegan"])
+def test_critics_of_latents_stay_on_the_device(name, encoder):
+    """Both players' losses and gradients, moments of adaptive contrast included, without a look by the host."""
+    spec = DataSpec((1, 4, 6), "dequantized", levels=4)
+    with unset_fake_temporarily():
+        model, guide = vae(spec, latent=2, hidden=(8,), likelihood="laplace", encoder=encoder)
+    model, guide, batch = on_device(model), on_device(guide), {"x": data(6, 1, 4, 6)}
+    settings = {"avb of 3": {"num_particles": 3}, "veegan": {"distance": "squared"}}.get(name, {})
+    entry = getattr(posterior_entries, name.removesuffix(" of 3"))
+    learner = on_device(
+        entry(model, guide, batch, hidden=(8,), **settings) if name != "wae" else entry(model, guide, batch)
+    )
+    for loss_of, modules in ((learner, [model, guide]), (learner.critic_loss, [learner])):
+        parameters = [p for module in modules for p in module.parameters()]
+        if parameters:
+            loss = loss_of(model, guide, **batch)
+            assert loss.device.type == DEVICE
+            loss.backward(inputs=parameters)
 
 
 @pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])

@@ -1,6 +1,7 @@
 """Figures for fitted programs, each with its error bar."""
 
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
+from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
 from pyrogen.evaluation.classification import accuracy
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
@@ -11,6 +12,7 @@ from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 
 __all__ = [
     "Arithmetic",
+    "Calibration",
     "Coverage",
     "Estimate",
     "PrecisionRecall",
@@ -29,5 +31,7 @@ __all__ = [
     "mode_coverage",
     "moment_proposal",
     "precision_recall",
+    "simulation_based_calibration",
     "spacing",
+    "uniformity",
 ]

@@ -74,10 +74,12 @@ def moment_proposal(model: Program, guide: Program, batch: Mapping[str, Tensor],
         moments[site["name"]] = (dist.TransformedDistribution(base.to_event(site["fn"].event_dim), transform), plates)
 
     def proposal(**_: Any) -> None:
+        frames = {frame.name: frame for _, plates in moments.values() for frame in plates}
+        made = {name: pyro.plate(name, frame.size, dim=frame.dim) for name, frame in frames.items()}
         for name, (fn, plates) in moments.items():
             with ExitStack() as stack:
                 for frame in plates:
-                    stack.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
+                    stack.enter_context(made[frame.name])
                 pyro.sample(name, fn)
 
     return proposal

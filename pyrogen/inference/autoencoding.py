@@ -128,8 +128,9 @@ class Autoencoder:
     def decoded(self) -> Pairs:
         """Draw data from the model, given the guide's latents, which take no gradient from them."""
         fixed = self.inferred.copy()
-        for site in filter(is_latent, sample_sites(fixed)):
-            site["value"] = site["value"].detach()
+        for name, site in self.inferred.nodes.items():
+            if is_latent(site):
+                fixed.nodes[name] = site | {"value": site["value"].detach()}
         return self._pairs(*self._generated(poutine.replay(self.model, trace=fixed)))
 
     def guide_at(self, trace: Trace, redrawn: bool = False) -> Trace:
