@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae data clean
+.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae data clean
 
 setup: $(STAMP)
 
@@ -52,7 +52,7 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae
+bench: bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae
 
 bench-compile: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt lda
@@ -70,6 +70,9 @@ bench-implicit-images: data
 
 bench-cyclegan: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cyclegan.py
+
+bench-adversarial: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eight_schools.py
 
 bench-attribute-arithmetic: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attribute_arithmetic.py
