@@ -138,10 +138,11 @@ def write_table() -> None:
                versions("torch", "pyro-ppl", "pyrogen-ppl")),
         f"One pair of programs under all objectives: a normal distribution, half as wide as a mode, around a "
         f"256-256-256 ReLU network of two-dimensional noise, and a normal guide of the same size; critics are "
-        f"128-128-128 networks, which see the mean of what the model draws. Batches of {BATCH}, {STEPS:,} rounds of one step each, Adam at "
-        f"{LEARNING_RATE:g} with betas (0, .99), decayed linearly; parameters are averaged at {EMA}. R1 weighs two "
-        f"standard deviations of a mode, α-GAN's reconstruction .01. Columns as in `implicit.md`; error: of what "
-        f"comes back of data, in standard deviations of a mode (root mean square). Mean ± standard error over seeds.",
+        f"128-128-128 networks, which see the mean of what the model draws. Batches of {BATCH}, {STEPS:,} rounds of "
+        f"one step each, Adam at {LEARNING_RATE:g} with betas (0, .99), decayed linearly; parameters are averaged at "
+        f"{EMA}. R1 weighs two standard deviations of a mode, α-GAN's reconstruction .01. Columns as in "
+        f"`implicit.md`; error: of what comes back of data, in standard deviations of a mode (root mean square). "
+        f"Mean ± standard error over seeds.",
     ]  # fmt: skip
     for data in DATA:
         lines = []
