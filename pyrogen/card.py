@@ -219,17 +219,17 @@ def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> B
 
 
 def _elbo_estimate(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> Estimate | None:
-    """Ask an objective's critics what the ELBO per datum is; the error is that over batches."""
+    """Ask an objective's critics what the ELBO per datum is."""
     device = next((p.device for module in modules_of(model, guide).values() for p in module.parameters()), None)
     values = []
-    with evaluating(model, guide):
+    with evaluating(model, guide, objective):
         for batch in batches:
             columns = {name: column.to(device) for name, column in batch.items()}
-            said = objective.elbo_estimate(model, guide, **columns)
+            said, size = objective.elbo_estimate(model, guide, **columns), len(next(iter(columns.values())))
             if said is None:
                 return None
-            values.append(said.cpu() / len(columns["x"]))
-    return evaluation.mean(torch.stack(values), "nats, not a bound")
+            values.append((said / size).cpu().expand(size))  # each datum has the mean of its batch
+    return Estimate(float(torch.cat(values).mean()), None, "nats, not a bound")
 
 
 def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Roles:

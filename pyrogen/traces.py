@@ -13,7 +13,7 @@ from pyro.infer.traceenum_elbo import _compute_model_factors  # the only impleme
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
+from pyro.poutine.util import prune_subsample_sites, site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
@@ -32,6 +32,7 @@ __all__ = [
     "model_terms",
     "plate_nesting",
     "plate_scale",
+    "subsamples",
     "total",
     "trace_pair",
     "trace_pair_from_model",
@@ -135,6 +136,13 @@ def trace_pair(
             check_pairing(model_trace, guide_trace)
             learned(model_trace, guide_trace)
         return _scored(model_trace, guide_trace, nesting, particle_dim)
+
+
+def subsamples(trace: Trace) -> Trace:
+    """Return which data each subsampled plate has drawn, as a trace to replay: nothing else is in it."""
+    found = Trace()
+    found.nodes.update({name: site for name, site in trace.nodes.items() if site_is_subsample(site)})
+    return found
 
 
 def draw_trace(

@@ -292,6 +292,116 @@ def test_a_semi_supervised_guide():
     torch.testing.assert_close(found, truth)
 
 
+def categorical_guide():
+    net = nn.Linear(3, 2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(torch.ones(2) / 2))
+            pyro.sample("x", dist.Normal(y.sum(-1, keepdim=True).expand(-1, 3), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.module("net", net)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.OneHotCategorical(logits=net(x)))
+
+    return model, guide, torch.randn(6, 3)
+
+
+@pytest.mark.parametrize("objective", ["AVB", "AAE", "WAE", "AlphaGAN", "ALI", "VEEGAN, squared"])
+def test_a_guide_that_passes_no_gradient_on(objective):
+    model, guide, x = categorical_guide()
+    with pytest.raises(ProgramError, match="'y' is drawn from OneHotCategorical, through which no gradient"):
+        OBJECTIVES[objective](3, 2, 0)(model, guide, x)
+
+
+@pytest.mark.parametrize("objective", ["AAE", "WAE", "AlphaGAN", "ALI", "VEEGAN"])
+def test_latents_of_another_shape(objective):
+    """A column in a plate makes a square of latents, each datum against each."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(torch.zeros(6), 1.0)), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("slope", torch.ones(())) * x[:, None], 1.0))
+
+    with pytest.raises(ProgramError, match=r"'z' has batch shape \(6, 6\), and no plate for its dimensions \[-2\]"):
+        OBJECTIVES[objective](1, 1, 0)(model, guide, torch.randn(6))
+
+
+def test_plates_that_are_not_the_same():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(6, 1), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, 0], 1.0))
+
+    with pytest.raises(ProgramError, match=r"'x' has batch shape \(6, 6\), and no plate"):
+        AAE(Critic(1))(model, guide, torch.randn(6, 1))
+    with pytest.raises(ProgramError, match="put it into the same in both"):
+        ALI(Critic(2))(model, guide, torch.randn(6, 1))
+
+
+@pytest.mark.parametrize("name", ["AAE", "AlphaGAN"])
+def test_a_game_within_an_objective_clips_its_weights(name):
+    (model, guide, args), _ = PROGRAMS["laplace"]()
+    game = WGAN(Critic(2 if name == "AAE" else 20), clip=0.01)
+    learner = AAE(game) if name == "AAE" else AlphaGAN(game, Critic(2))
+    list(train(learner, model, guide, [args], sgd, sgd, num_steps=2))
+    assert max(float(p.detach().abs().max()) for p in game.critic.parameters()) <= 0.01 + 1e-6
+
+
+def test_a_game_within_an_objective_decides_nothing():
+    with pytest.raises(ProgramError, match="give covariates to the objective"):
+        AAE(GAN(Critic(2), covariates=()))
+    with pytest.raises(ProgramError, match="let the critic transform latents itself"):
+        AAE(GAN(Critic(2), transform=lambda z: z))
+
+
+def test_scales_and_masks():
+    """What scales a latent's density scales the critic's term; a mask is refused."""
+    (model, guide, args), _ = PROGRAMS["gaussian"]()
+    objective = AAE(Critic(2))
+    pyro.set_rng_seed(0)
+    whole = objective(model, guide, *args)
+    pyro.set_rng_seed(0)
+    tenth = objective(pyro.poutine.scale(model, 0.1), pyro.poutine.scale(guide, 0.1), *args)
+    torch.testing.assert_close(tenth, 0.1 * whole)
+    with pytest.raises(ProgramError, match="'z' is masked"):
+        objective(pyro.poutine.mask(model, torch.arange(6) > 2), guide, *args)
+
+
+def test_a_guide_that_observes():
+    (model, guide, args), _ = PROGRAMS["gaussian"]()
+
+    def observing(x):
+        with pyro.plate("labels_plate", len(x)):
+            pyro.sample("labels", dist.Normal(torch.zeros(6), 1.0), obs=torch.zeros(6))
+        return guide(x)
+
+    for objective in (AVB(Critic(22)), ALI(Critic(22)), AlphaGAN(Critic(20), Critic(2)), VEEGAN(Critic(22))):
+        with pytest.raises(ProgramError, match="the guide observes 'labels'"):
+            objective(model, observing, *args)
+    assert AAE(Critic(2))(model, observing, *args).isfinite()
+
+
+def test_arguments_of_one_number_are_no_covariates():
+    def model(x, temperature):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(torch.zeros(6), 1.0)), temperature), obs=x)
+
+    def guide(x, temperature):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, temperature))
+
+    assert AAE(Critic(1))(model, guide, torch.randn(6), torch.tensor([0.5])).isfinite()
+
+
 # Implicit guides
 
 

@@ -7,11 +7,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
 from pyrogen.distributions import Implicit
-from pyrogen.errors import NonFiniteError, ProgramError
+from pyrogen.errors import ProgramError
 from pyrogen.evaluation import iwae, lacks_density, simulation_based_calibration
 from pyrogen.inference import (
     AAE,
@@ -25,6 +26,7 @@ from pyrogen.inference import (
     WAE,
     AlphaGAN,
     LogRatio,
+    autoencoding,
     avb,
     train,
 )
@@ -173,6 +175,57 @@ def test_mutant_a_ratio_that_is_not_masked(monkeypatch):
         against_the_elbo(1)
 
 
+def subsampled(objective):
+    """Run on a random few of many data, whose posteriors are all far apart; return what the critic was shown."""
+    data, seen = torch.arange(1000.0), []
+
+    class See(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, z, x):
+            seen.append((z.detach(), x.detach()))
+            return self.weight * 0 * z
+
+    def model(x):
+        with pyro.plate("data", 1000, subsample_size=5) as i:
+            z = pyro.sample("z", dist.Normal(torch.zeros(5), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[i])
+
+    def guide(x):
+        with pyro.plate("data", 1000, subsample_size=5) as i:
+            pyro.sample("z", without_density(dist.Normal(x[i], 1e-3)))
+
+    objective(See()).critic_loss(model, guide, data)
+    return seen
+
+
+def check_same_data():
+    """Latents that the guide draws stand beside the data that it drew them for, whichever a plate chooses."""
+    for z, x in subsampled(lambda critic: ALI(critic, covariates=()))[1:]:
+        if x.max() > 10:  # the guide's, and not the model's
+            torch.testing.assert_close(z, x, atol=0.01, rtol=0)
+    for z, _ in subsampled(lambda critic: AVB(critic, covariates=(), contrast=50)):
+        assert z.abs().max() < 10  # in units of the guide's own moments
+
+
+def test_pairs_of_a_random_subsample():
+    check_same_data()
+
+
+def test_mutant_a_subsample_for_each_program(monkeypatch):
+    monkeypatch.setattr(autoencoding, "subsamples", lambda trace: poutine.Trace())
+    with pytest.raises(AssertionError, match="not close"):
+        check_same_data()
+
+
+def test_mutant_moments_of_another_subsample(monkeypatch):
+    monkeypatch.setattr(avb, "subsamples", lambda trace: poutine.Trace())
+    with pytest.raises(AssertionError):
+        check_same_data()
+
+
 def conjugate(x):
     pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
 
@@ -202,6 +255,18 @@ def test_the_gradient_through_draws_alone_is_that_of_the_elbo(contrast):
     truth = torch.stack([x - 2 * m, 1 / s - 2 * s]).detach()
     tolerance = 4.5 * 1.5 / math.sqrt(50_000 if not contrast else 2000)  # moments of 2,000 draws are as exact as those
     torch.testing.assert_close(found, truth, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("auto", [AutoNormal, AutoMultivariateNormal])
+def test_noise_of_an_autoguide_is_not_counted_twice(auto):
+    """Its draws are made of auxiliary noise with a density of its own; learned, log q(z) has that in it."""
+    x = torch.tensor(1.0)
+    guide = auto(conjugate, init_loc_fn=lambda site: torch.tensor(0.5), init_scale=0.5**0.5)
+    guide(x)
+    q = dist.Normal(0.5, 0.5**0.5)
+    oracle = Oracle(lambda z: q.log_prob(z.reshape(-1)) - dist.Normal(0.0, 1.0).log_prob(z.reshape(-1)))
+    found = -AVB(oracle, num_particles=7)(conjugate, guide, x)
+    torch.testing.assert_close(found, dist.Normal(0.0, 2**0.5).log_prob(x))
 
 
 def test_mutant_contrast_in_the_wrong_units(monkeypatch):
@@ -434,7 +499,7 @@ def test_what_critics_say_the_elbo_is():
 
 
 def test_mutant_labels_of_the_ratio_swapped(monkeypatch):
-    """The critic learns log p(z) - log q(z | x), and the guide runs away from the prior."""
+    """The critic learns log p(z) - log q(z | x), and the guide runs away from the prior: its slope is .5 else."""
     original = AVB._compared
 
     def swapped(self, *args):
@@ -442,8 +507,7 @@ def test_mutant_labels_of_the_ratio_swapped(monkeypatch):
         return of_p, of_q, conditions
 
     monkeypatch.setattr(AVB, "_compared", swapped)
-    with pytest.raises((AssertionError, NonFiniteError)):
-        check_posterior(fitted(POSTERIORS["AVB"](), num_steps=300))
+    assert fitted(POSTERIORS["AVB"](), num_steps=300)["slope"] > 1.2
 
 
 def test_mutant_a_critic_that_sees_no_data(monkeypatch):
@@ -458,11 +522,10 @@ def _shared(names, guide_trace):
 
 
 def test_mutant_mismatched_pairs(monkeypatch):
-    """Latents of one datum beside another: the guide learns the prior."""
+    """Latents of one datum beside another: the guide learns the prior, of standard deviation one; it is .5 else."""
     original = Pairs.seen
     monkeypatch.setattr(Pairs, "seen", lambda self, transform=None: (self.latents[0].roll(1, 0), *original(self)[1:]))
-    with pytest.raises(AssertionError):
-        check_posterior(fitted(POSTERIORS["ALI"](), num_steps=300))
+    assert fitted(POSTERIORS["ALI"](), num_steps=300)["sd"] > 0.85
 
 
 # The aggregate posterior, and the marginal
@@ -509,11 +572,40 @@ def test_veegan_of_a_line():
     check_veegan(fitted(VEEGAN(Quadratic(2)), hide=lambda fn: fn, num_steps=800))
 
 
+def check_classes():
+    """What the model makes, near 50 here, is the critic's first class; and the model lowers its logit."""
+    model, guide = Line(), Encoder(lambda fn: fn)
+
+    class Far(nn.Module):
+        def __init__(self, sign):
+            super().__init__()
+            self.sign = nn.Parameter(torch.tensor(sign))
+
+        def forward(self, z, x):
+            return self.sign * (x.abs() - 25)
+
+    def far(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(50 + model.weight * z, NOISE), obs=x)
+
+    right, wrong = (VEEGAN(Far(sign)).critic_loss(far, guide, torch.randn(20)) for sign in (1.0, -1.0))
+    assert right < 0.01
+    assert wrong > 10
+    pyro.set_rng_seed(0)
+    above = VEEGAN(Far(1.0))(far, guide, torch.randn(20))
+    pyro.set_rng_seed(0)
+    assert above > VEEGAN(Far(-1.0))(far, guide, torch.randn(20))
+
+
+def test_classes_of_veegan():
+    check_classes()
+
+
 def test_mutant_veegan_with_its_classes_swapped(monkeypatch):
-    """A model that raises what it should lower trains backwards."""
     monkeypatch.setattr(Samples, "__new__", lambda cls, real, fake, c: tuple.__new__(cls, (fake, real, c)))
-    with pytest.raises((AssertionError, NonFiniteError)):
-        check_veegan(fitted(VEEGAN(Quadratic(2)), hide=lambda fn: fn, num_steps=200))
+    with pytest.raises(AssertionError, match="< 0.01"):
+        check_classes()
 
 
 def test_mutant_alpha_gan_whose_guide_answers_to_the_critic_of_data(monkeypatch):

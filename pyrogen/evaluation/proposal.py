@@ -29,11 +29,15 @@ FREEDOM = 4.0
 
 
 def lacks_density(guide: Program | None, batch: Mapping[str, Tensor]) -> bool:
-    """Tell whether a guide has a latent site that is implicit, or always the same for a datum."""
+    """Tell whether a guide has a latent site that is implicit, or only such as are always the same for a datum.
+
+    Points that are made of auxiliary noise with a density, as autoguides make them, have that density.
+    """
     if guide is None:
         return False
-    sites = filter(is_latent, sample_sites(draw_trace(guide, (), dict[str, Any](batch), 1, 0)))
-    return any(is_implicit(site["fn"]) or isinstance(unwrapped(site["fn"]), Delta) for site in sites)
+    sites = list(filter(is_latent, sample_sites(draw_trace(guide, (), dict[str, Any](batch), 1, 0))))
+    are_points = [isinstance(unwrapped(site["fn"]), Delta) for site in sites]
+    return any(is_implicit(site["fn"]) for site in sites) or (bool(sites) and all(are_points))
 
 
 def moment_proposal(model: Program, guide: Program, batch: Mapping[str, Tensor], num_draws: int = DRAWS) -> Program:
@@ -66,6 +70,11 @@ def moment_proposal(model: Program, guide: Program, batch: Mapping[str, Tensor],
         if support.is_discrete:
             raise ProgramError(
                 f"site {site['name']!r} is discrete, and has no proposal by moments: give the guide a density"
+            )
+        if not support.check(site["value"]).all():
+            raise ProgramError(
+                f"site {site['name']!r}: the guide draws values that the model gives no probability to, which are "
+                f"outside of {support}"
             )
         plates = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
         transform = biject_to(support)

@@ -11,8 +11,8 @@ from pyrogen.errors import ProgramError
 from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.autoencoding import Autoencoder
 from pyrogen.inference.distance import Distance, flat
-from pyrogen.inference.gan import GAN
-from pyrogen.inference.objective import Objective
+from pyrogen.inference.gan import GAN, as_game
+from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.samples import Samples
 from pyrogen.sites import Program, is_data, sample_sites
 
@@ -80,13 +80,13 @@ class AAE(Objective):
             raise ValueError(f"weight must be positive, found {weight}")
         critics = dict(critic) if isinstance(critic, Mapping) else {"": critic}
         self.names = list(critics)
-        self.games = nn.ModuleList([c if isinstance(c, Scoring) else GAN(c) for c in critics.values()])
+        self.games = nn.ModuleList([as_game(c, "non-saturating") for c in critics.values()])
         self.weight = weight
         self.covariates = covariates
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss in nats, summed over the data."""
-        run = Autoencoder(model, guide, args, kwargs, self.covariates)
+        run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
         log_likelihood, pairs = run.reconstruction()
         loss = -log_likelihood - _of_labels(run.inferred)
         for game, which in self._games(pairs.names):
@@ -97,7 +97,8 @@ class AAE(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critics' loss, with their penalties."""
         with torch.no_grad():
-            of_prior, of_guide = Autoencoder(model, guide, args, kwargs, self.covariates).prior()
+            run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
+            of_prior, of_guide = run.prior()
         losses = []
         for game, which in self._games(of_prior.names):
             real, fake = (tuple(pairs.latents[i] for i in which) for pairs in (of_prior, of_guide))
@@ -110,7 +111,7 @@ class AAE(Objective):
         Besides being no bound, this leaves out how much latents tell of data,
         :math:`\mathrm{KL}(q(z \mid x) \| p(z)) = \mathrm{KL}(q(z) \| p(z)) + \mathrm{I}(x; z)` on average.
         """
-        run = Autoencoder(model, guide, args, kwargs, self.covariates)
+        run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
         log_likelihood, pairs = run.reconstruction()
         games = self._games(pairs.names)
         if not all(isinstance(game, GAN) and game.has_log_ratios for game, _ in games):
@@ -123,6 +124,10 @@ class AAE(Objective):
         orders = torch.stack([game.critic_order for game in self.games])  # type: ignore[misc]
         first = self.games[0].monitored()  # type: ignore[operator]
         return first | {"critic_order": orders.max()}
+
+    def after_step(self, player: Player) -> None:
+        for game in self.games:
+            game.after_step(player)  # type: ignore[operator]
 
     def _games(self, names: Sequence[str]) -> list[tuple[Scoring, list[int]]]:
         """Pair each game with the places of its sites among all latents."""
@@ -177,7 +182,7 @@ class WAE(Objective):
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss, summed over the data."""
-        run = Autoencoder(model, guide, args, kwargs, self.covariates)
+        run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
         log_likelihood, pairs = run.reconstruction()
         of_prior, _ = run.prior()
         real, fake = flat(Samples(of_prior.latents, pairs.latents, pairs.covariates), self.divergence.features)

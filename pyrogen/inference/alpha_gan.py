@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.autoencoding import Autoencoder, Decode
-from pyrogen.inference.gan import GAN
-from pyrogen.inference.objective import Objective
+from pyrogen.inference.gan import GAN, as_game
+from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.samples import Samples
 from pyrogen.sites import Program
 
@@ -65,8 +64,8 @@ class AlphaGAN(Objective):
         super().__init__()
         if not weight > 0:
             raise ValueError(f"weight must be positive, found {weight}")
-        self.game = _game(critic)
-        self.latent_game = _game(latent_critic)
+        self.game = as_game(critic, "reverse-kl", transforms=True)
+        self.latent_game = as_game(latent_critic, "reverse-kl")
         self.weight = weight
         self.decode = decode
         self.covariates = covariates
@@ -107,10 +106,10 @@ class AlphaGAN(Objective):
         """Return what the critic of data keeps an eye on, and how often the one of latents is right."""
         return self.game.monitored() | {"latent_critic_order": self.latent_game.critic_order}
 
+    def after_step(self, player: Player) -> None:
+        self.game.after_step(player)
+        self.latent_game.after_step(player)
+
     def _scores(self, data: Sequence[Tensor], covariates: Sequence[Tensor]) -> Tensor:
         seen = data if self.game.transform is None else [self.game.transform(x) for x in data]
         return self.game.scores(seen, covariates)
-
-
-def _game(critic: nn.Module) -> Scoring:
-    return critic if isinstance(critic, Scoring) else GAN(critic, "reverse-kl")

@@ -11,12 +11,12 @@ from torch import Tensor
 from pyrogen.errors import ProgramError
 from pyrogen.inference.covariates import covariates_of, with_data
 from pyrogen.inference.rows import in_rows, shared_plates
-from pyrogen.inference.samples import Drawing, Transform
-from pyrogen.pairing import check_densities, check_observed, check_pairing
+from pyrogen.inference.samples import Drawing, Transform, check_batch, check_gradient, is_masked
+from pyrogen.pairing import check_densities, check_observed, check_pairing, check_shapes
 from pyrogen.sites import Program, is_data, is_latent, or_nothing, sample_sites
-from pyrogen.traces import draw_trace, plate_scale
+from pyrogen.traces import draw_trace, subsamples
 
-__all__ = ["Autoencoder", "Decode", "Pairs", "Reconstruction"]
+__all__ = ["Autoencoder", "Decode", "Pairs", "Reconstruction", "refuse_observed"]
 
 Decode = Literal["sample", "mean"]
 """What stands for the data that a model makes of latents: a draw of their distribution, or its mean."""
@@ -29,14 +29,14 @@ class Pairs(NamedTuple):
         latents: values of the latent sites, in the model's order, shapes ``(batch, ...)``.
         data: values of the observed sites, likewise.
         covariates: arguments that no site observes, likewise.
-        scale: what a plate's subsampling multiplies each datum by.
+        scale: what subsampling, and ``poutine.scale``, multiply the densities of a datum's latents by.
         names: of the latent sites.
     """
 
     latents: tuple[Tensor, ...]
     data: tuple[Tensor, ...]
     covariates: tuple[Tensor, ...]
-    scale: float
+    scale: float | Tensor
     names: tuple[str, ...]
 
     def seen(self, transform: Transform | None = None) -> tuple[Tensor, ...]:
@@ -66,6 +66,11 @@ class Autoencoder:
         kwargs: their keyword arguments.
         covariates: which arguments are covariates, by name; found by themselves if not given.
         decode: what stands for the data that the model makes of latents.
+        observes: whether what the guide observes has a meaning.
+
+    Raises:
+        ProgramError: where a site of the guide passes no gradient to its parameters, has batch dimensions in no plate,
+            or observes what has no meaning.
     """
 
     def __init__(
@@ -76,11 +81,17 @@ class Autoencoder:
         kwargs: dict[str, Any],
         covariates: Sequence[str] | None = None,
         decode: Decode = "sample",
+        observes: bool = False,
     ) -> None:
         self.model, self.guide = model, or_nothing(guide)
         self.args, self.kwargs = args, kwargs
         self.covariates, self.decode = covariates, decode
         self.inferred = draw_trace(self.guide, args, kwargs, 1, 0)
+        for site in filter(is_latent, sample_sites(self.inferred)):
+            check_gradient(site)
+            check_batch(site)
+        if not observes:
+            refuse_observed(self.inferred)
 
     def reconstruction(self) -> Reconstruction:
         """Run the model with the guide's latents, and score its data: the observed sites, and no others.
@@ -93,6 +104,7 @@ class Autoencoder:
         check_pairing(trace, self.inferred)
         check_observed(trace)
         check_densities(trace, is_data)
+        check_shapes(trace, self.inferred, max(-frame.dim for frame in _plates(trace)))
         trace.compute_log_prob(lambda _, site: is_data(site))
         log_likelihood = torch.stack([site["log_prob"].sum() for site in sample_sites(trace) if is_data(site)]).sum()
         observed = [site["value"] for site in sample_sites(trace) if is_data(site)]
@@ -104,7 +116,8 @@ class Autoencoder:
         Returns:
             The model's latents, and the guide's, both beside the data.
         """
-        trace = draw_trace(self.model, self.args, self.kwargs, 1, 0)
+        same_data = poutine.replay(self.model, trace=subsamples(self.inferred))
+        trace = draw_trace(same_data, self.args, self.kwargs, 1, 0)
         check_pairing(trace, self.inferred)
         pairs = self._pairs(trace, [site["value"] for site in sample_sites(trace) if is_data(site)])
         return pairs, pairs._replace(latents=self._inferred_rows(pairs.names, _plates(trace)))
@@ -115,7 +128,7 @@ class Autoencoder:
         Returns:
             What the model drew; what the guide drew, beside the data; the model's trace, with its draws as if observed.
         """
-        trace, observed = self._generated(self.model)
+        trace, observed = self._generated(poutine.replay(self.model, trace=subsamples(self.inferred)))
         check_pairing(trace, self.inferred)
         fake = self._pairs(trace, observed)
         sites = [site for site in sample_sites(trace) if is_data(site)]
@@ -142,10 +155,19 @@ class Autoencoder:
         draws = {site["name"]: site["value"] for site in sample_sites(trace) if is_data(site)}
         observed = {name: trace.nodes[name]["observed"] for name in draws}
         args, kwargs = with_data(self.args, self.kwargs, observed, draws)
-        return draw_trace(self.guide if redrawn else poutine.replay(self.guide, trace=trace), args, kwargs, 1, 0)
+        guide = poutine.replay(self.guide, trace=subsamples(trace) if redrawn else trace)
+        return draw_trace(guide, args, kwargs, 1, 0)
 
     def _inferred_rows(self, names: Sequence[str], plates: Sequence[Any]) -> tuple[Tensor, ...]:
         sites = [self.inferred.nodes[name] for name in names]
+        own = {(frame.name, frame.dim) for frame in plates}
+        for site in sites:
+            found = {(frame.name, frame.dim) for frame in site["cond_indep_stack"]}
+            if not own <= found:
+                raise ProgramError(
+                    f"site {site['name']!r} lies in the plates {sorted(own)} (name, dim) in the model, and in "
+                    f"{sorted(found)} in the guide: put it into the same in both"
+                )
         return tuple(in_rows(site["value"], site, plates) for site in sites)
 
     def _generated(self, model: Program) -> tuple[Trace, list[Tensor]]:
@@ -163,7 +185,7 @@ class Autoencoder:
         )
         given = covariates_of(self.model, self.args, self.kwargs, observed, len(data[0]), self.covariates)
         names = tuple(site["name"] for site in sample_sites(trace) if is_latent(site))
-        return Pairs(latents, data, given, plate_scale(plates), names)
+        return Pairs(latents, data, given, _scale(trace), names)
 
 
 def _plates(trace: Trace) -> list[Any]:
@@ -173,6 +195,8 @@ def _plates(trace: Trace) -> list[Any]:
         raise ProgramError(
             "the model needs data that it observes and latents that the guide draws: pass data, and sample something"
         )
+    for site in sites:
+        check_batch(site)
     plates = shared_plates(sites)
     if not plates:
         raise ProgramError(
@@ -180,3 +204,32 @@ def _plates(trace: Trace) -> list[Any]:
             f"which latents belong to a datum: put all into with pyro.plate('data', len(x)), or learn the guide by AVB"
         )
     return plates
+
+
+def _scale(trace: Trace) -> float | Tensor:
+    """Return what multiplies the densities of a datum's latents: of the site in the fewest plates, of several.
+
+    Raises:
+        ProgramError: where latents are masked.
+    """
+    latents = [site for site in sample_sites(trace) if is_latent(site)]
+    for site in latents:
+        if isinstance(site["mask"], Tensor) or site["mask"] is False or is_masked(site["fn"]):
+            raise ProgramError(
+                f"latent site {site['name']!r} is masked, and its draws would be compared with the prior's all the "
+                f"same. Leave such data out of the batch, or learn by ELBO or AVB"
+            )
+    return min(latents, key=lambda site: len(site["cond_indep_stack"]))["scale"]
+
+
+def refuse_observed(guide_trace: Trace) -> None:
+    """Refuse what a guide observes, where it would be left out, or take the part of a latent.
+
+    Raises:
+        ProgramError: with the site's name.
+    """
+    for site in filter(is_data, sample_sites(guide_trace)):
+        raise ProgramError(
+            f"the guide observes {site['name']!r}, which has no meaning here: AAE and WAE score it, as labels that are "
+            f"known; else, observe it in the model"
+        )

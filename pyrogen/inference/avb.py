@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import ProgramError
+from pyrogen.inference.autoencoding import refuse_observed
 from pyrogen.inference.covariates import covariates_of
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.objective import Objective, PlateNesting
 from pyrogen.inference.ratio import LogRatio, Ratio
 from pyrogen.inference.rows import in_plates, in_rows, number_of_rows, shared_plates
+from pyrogen.inference.samples import check_gradient
 from pyrogen.sites import PARTICLES, Program, is_data, is_latent, or_nothing, sample_sites, unwrapped
-from pyrogen.traces import Traces, draw_trace, trace_pair
+from pyrogen.traces import Traces, draw_trace, subsamples, trace_pair
 
 __all__ = ["AVB"]
 
@@ -213,11 +215,17 @@ class AVB(Objective):
 
     def _learn(self, run: Run, model_trace: Trace, guide_trace: Trace) -> None:
         """Give the guide's sites the logarithm of their density that the ratios say."""
-        for names, ratio in self._groups(model_trace, guide_trace):
+        refuse_observed(guide_trace)
+        groups = self._groups(model_trace, guide_trace)
+        learned = [guide_trace.nodes[name] for names, _ in groups for name in names]
+        of_noise = any(isinstance(unwrapped(site["fn"]), Delta) for site in learned)
+        for site in learned:
+            check_gradient(site)
+        for names, ratio in groups:
             plates, conditions = self._conditions(run, names, model_trace, guide_trace)
             values = _rows(guide_trace, names, plates)
             if self.contrast:
-                moments = self._moments(run, names)
+                moments = self._moments(run, names, guide_trace)
                 log_q = ratio(moments.standardized(values), conditions) + moments.log_prob(values)
             else:
                 log_q = ratio(values, conditions)
@@ -228,8 +236,9 @@ class AVB(Objective):
                 if name == anchor:
                     log_density = log_density + in_plates(log_q, plates)
                 _make_point(site, log_density)
-        for site in sample_sites(guide_trace):
-            if is_implicit(site["fn"]) and site["infer"].get("is_auxiliary"):
+        # The density of what is made of auxiliary noise is learned, and that of the noise is in it.
+        for site in filter(is_latent, sample_sites(guide_trace)):
+            if site["infer"].get("is_auxiliary") and (of_noise or is_implicit(site["fn"])):
                 _make_point(site, torch.zeros(()))
 
     def _compared(
@@ -239,7 +248,7 @@ class AVB(Objective):
         plates, conditions = self._conditions(run, names, model_trace, guide_trace)
         of_q = _rows(guide_trace, names, plates)
         if self.contrast:
-            of_q = self._moments(run, names).standardized(of_q)
+            of_q = self._moments(run, names, guide_trace).standardized(of_q)
             return of_q, [torch.randn_like(z) for z in of_q], conditions
         return of_q, _rows(run.model_trace(self.num_particles, guide_trace, names), names, plates), conditions
 
@@ -265,9 +274,10 @@ class AVB(Objective):
         return plates, (*rows, *[column.repeat(particles, *[1] * (column.dim() - 1)) for column in given])
 
     @torch.no_grad()
-    def _moments(self, run: Run, names: Sequence[str]) -> Moments:
-        """Take the moments of many draws of the guide, for each index of the plates."""
-        trace = run.guide_trace(self.contrast)
+    def _moments(self, run: Run, names: Sequence[str], guide_trace: Trace) -> Moments:
+        """Take the moments of many draws of the guide, for each index of the plates, for the same data."""
+        guide = poutine.replay(run.guide, trace=subsamples(guide_trace))
+        trace = draw_trace(guide, run.args, run.kwargs, self.contrast, run.nesting)
         plates = shared_plates([trace.nodes[name] for name in names])
         draws = [z.unflatten(0, (self.contrast, -1)) for z in _rows(trace, names, plates)]
         for name in names:
@@ -293,7 +303,7 @@ def _make_point(site: dict[str, Any], log_density: Tensor) -> None:
     """Turn a site's distribution into a point with the logarithm of a density."""
     value, event_dim = site["value"], site["fn"].event_dim
     batch_shape = value.shape[: value.dim() - event_dim]
-    site["fn"] = Delta(value, log_density.to(value).expand(batch_shape), event_dim)
+    site["fn"] = Delta(value, log_density.to(value.device).expand(batch_shape), event_dim)
 
 
 def _anchor(names: Sequence[str], trace: Trace, plates: Sequence[Any]) -> str:

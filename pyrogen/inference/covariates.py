@@ -63,7 +63,8 @@ def with_data(
         for name, data in observed.items():
             if _memory(data) == _memory(value) and _place(data) == _place(value):
                 left.pop(name, None)
-                return draws[name].reshape(value.shape).to(value.dtype)
+                found = draws[name].reshape(value.shape)
+                return found if found.is_floating_point() else found.to(value.dtype)
         return value
 
     found = tuple(map(replaced, args)), {name: replaced(value) for name, value in kwargs.items()}
@@ -132,7 +133,7 @@ def _covariates(
                 f"argument {', '.join(map(repr, names))} {reason}. A critic that saw data beside real and fake would "
                 f"tell them apart by looking: name the covariates, as covariates=() for none, or covariates=('y',)"
             )
-    return tuple(free.values())
+    return tuple(tensor for tensor in free.values() if len(tensor) == batch)
 
 
 def _kind(tensor: Tensor, observed: Sequence[Tensor]) -> str:

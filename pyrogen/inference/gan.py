@@ -6,11 +6,12 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyrogen.errors import ProgramError
 from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.penalties import Penalty
 from pyrogen.inference.samples import Transform
 
-__all__ = ["GAN"]
+__all__ = ["GAN", "as_game"]
 
 
 class Game(NamedTuple):
@@ -145,3 +146,24 @@ class GAN(Scoring):
         if smoothing:
             of_real = (1 - smoothing) * of_real + smoothing * game.fake(real)
         return of_real.mean() + game.fake(fake).mean()
+
+
+def as_game(critic: nn.Module, game: str, transforms: bool = False) -> Scoring:
+    """Take a game that is part of another objective as it is, and make one of a critic.
+
+    Args:
+        critic: a game, such as :class:`GAN` or :class:`WGAN`, or a critic.
+        game: which is made of a critic.
+        transforms: whether the objective applies the game's ``transform``.
+
+    Raises:
+        ProgramError: where a game says what the objective that it is part of decides.
+    """
+    if not isinstance(critic, Scoring):
+        return GAN(critic, game)  # type: ignore[arg-type]
+    if critic.covariates is not None or (critic.transform is not None and not transforms):
+        raise ProgramError(
+            f"a {type(critic).__name__} that is part of another objective sees what that shows it: give covariates to "
+            f"the objective, and let the critic transform latents itself"
+        )
+    return critic

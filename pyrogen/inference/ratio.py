@@ -9,6 +9,7 @@ https://arxiv.org/abs/1811.04251). Two remedies: compare with a :math:`p` that i
 :class:`~pyrogen.inference.AVB` by adaptive contrast; or go there in small steps, by :class:`Telescoping`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -40,14 +41,17 @@ def _log_mean_exp(scores: Tensor) -> Tensor:
     return scores.logsumexp(0) - torch.log(torch.ones_like(scores).sum())
 
 
+def _log_softplus(scores: Tensor) -> Tensor:
+    r"""Return :math:`\log \log(1 + e^T)`, which is :math:`T` itself where :math:`e^T` vanishes."""
+    return torch.where(scores < -15, scores, softplus(scores.clamp(min=-15)).log())
+
+
 ESTIMATORS = {
     "logistic": Estimator(lambda q, p: softplus(-q).mean() + softplus(p).mean(), lambda t: t),
     "kliep": Estimator(lambda q, p: p.exp().mean() - q.mean(), lambda t: t),
     "nwj": Estimator(lambda q, p: (p - 1).exp().mean() - q.mean(), lambda t: t - 1),
     "dv": Estimator(lambda q, p: _log_mean_exp(p) - q.mean(), lambda t: t, is_normalised=True),
-    "least-squares": Estimator(
-        lambda q, p: softplus(p).square().mean() / 2 - softplus(q).mean(), lambda t: softplus(t).log()
-    ),
+    "least-squares": Estimator(lambda q, p: softplus(p).square().mean() / 2 - softplus(q).mean(), _log_softplus),
 }
 
 
@@ -87,7 +91,7 @@ class Ratio(LogRatio):
     =================  ===========================================================  ======================
 
     ``kliep`` is the Lagrangian form: :math:`\mathbb{E}_p r = 1` holds at its optimum. The normaliser of ``dv`` is a
-    moving average over batches.
+    moving average of :math:`\mathbb{E}_p e^T` over batches.
 
     Args:
         critic: the network, called with values and then conditions; shape ``(batch,)`` or ``(batch, 1)``.
@@ -131,7 +135,8 @@ class Ratio(LogRatio):
         under_q, under_p = self.scores(of_q, conditions), self.scores(of_p, conditions)
         if estimator.is_normalised:
             with torch.no_grad():
-                self.log_mean.lerp_(_log_mean_exp(under_p).to(self.log_mean.dtype), 0.1)
+                found = _log_mean_exp(under_p).to(self.log_mean.dtype)
+                self.log_mean.copy_(torch.logaddexp(self.log_mean + math.log(0.9), found + math.log(0.1)))
         return estimator.loss(under_q, under_p)
 
     def scores(self, values: Sequence[Tensor], conditions: Sequence[Tensor] = ()) -> Tensor:

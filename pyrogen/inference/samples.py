@@ -1,20 +1,21 @@
 """Real and fake data of one program: what objectives without densities compare."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import Categorical, MaskedDistribution
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyrogen.distributions import is_implicit
 from pyrogen.errors import ProgramError
 from pyrogen.inference.covariates import covariates_of
 from pyrogen.inference.rows import in_rows, shared_plates
 from pyrogen.sites import Generating, Program, is_data, unwrapped
 
-__all__ = ["Drawing", "Samples", "Transform", "samples_of"]
+__all__ = ["Drawing", "Samples", "Transform", "check_batch", "check_gradient", "is_masked", "samples_of"]
 
 Transform = Callable[[Tensor], Tensor]
 """From the values of a site to others, row by row."""
@@ -91,26 +92,21 @@ class Drawing(Generating):
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if is_data(msg):
-            if isinstance(msg["mask"], Tensor) or msg["mask"] is False or _is_masked(msg["fn"]):
+            if isinstance(msg["mask"], Tensor) or msg["mask"] is False or is_masked(msg["fn"]):
                 raise ProgramError(
                     f"site {msg['name']!r} is masked, and what is masked would be compared as if it were data. Leave "
                     f"such data out of the batch, or learn by a likelihood (ELBO, MaximumLikelihood)"
                 )
             self.real[msg["name"]] = msg["value"]
             super()._pyro_sample(msg)
-            if self.takes_mean:
-                msg["value"], msg["done"] = msg["fn"].mean, True
+            if self.takes_mean and not is_implicit(msg["fn"]):
+                msg["value"], msg["done"] = _mean(msg), True
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         if msg["is_observed"] or site_is_subsample(msg):
             return
-        passes_on = msg["fn"].has_rsample or (self.takes_mean and msg["name"] in self.real)
-        if torch.is_grad_enabled() and not passes_on and _wants_gradient(msg["fn"], msg["value"]):
-            raise ProgramError(
-                f"site {msg['name']!r} is drawn from {type(unwrapped(msg['fn'])).__name__}, through which no gradient "
-                f"passes to the parameters behind it. Give the site a distribution with rsample: Normal, Laplace or "
-                f"Implicit (of its mean, if that is what you want to compare)"
-            )
+        if not (self.takes_mean and msg["name"] in self.real):
+            check_gradient(msg)
         self.sites[msg["name"]] = msg
         if msg["name"] in self.real and self.real[msg["name"]].shape != msg["value"].shape:
             raise ProgramError(
@@ -119,7 +115,44 @@ class Drawing(Generating):
             )
 
 
-def _is_masked(fn: Any) -> bool:
+def check_gradient(site: Mapping[str, Any]) -> None:
+    """Refuse a site whose draws pass no gradient to parameters behind it, where gradients are wanted.
+
+    Raises:
+        ProgramError: with the site's name.
+    """
+    if torch.is_grad_enabled() and not site["fn"].has_rsample and _wants_gradient(site["fn"], site["value"]):
+        raise ProgramError(
+            f"site {site['name']!r} is drawn from {type(unwrapped(site['fn'])).__name__}, through which no gradient "
+            f"passes to the parameters behind it. Give the site a distribution with rsample: Normal, Laplace or "
+            f"Implicit (of its mean, if that is what you want to compare)"
+        )
+
+
+def check_batch(site: Mapping[str, Any]) -> None:
+    """Refuse a site with batch dimensions that lie in no plate.
+
+    Raises:
+        ProgramError: with the site's name.
+    """
+    dims = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    shape = site["fn"].batch_shape
+    strays = [dim for dim in range(-len(shape), 0) if shape[dim] > 1 and dim not in dims]
+    if strays:
+        raise ProgramError(
+            f"site {site['name']!r} has batch shape {tuple(shape)}, and no plate for its dimensions {strays}: put it "
+            f"into a plate for each, or make them part of the event with .to_event(...)"
+        )
+
+
+def _mean(site: Mapping[str, Any]) -> Tensor:
+    if isinstance(unwrapped(site["fn"]), Categorical):
+        raise ProgramError(f"site {site['name']!r} is Categorical, which has no mean: choose another likelihood")
+    return site["fn"].mean
+
+
+def is_masked(fn: Any) -> bool:
+    """Tell whether a distribution hides some of its values."""
     while fn is not None:
         if isinstance(fn, MaskedDistribution) and fn._mask is not True:
             return True
@@ -136,14 +169,7 @@ def _wants_gradient(fn: Any, value: Tensor) -> bool:
 def _shared_plates(drawing: Drawing) -> list[Any]:
     """List the plates that index a datum: those that all observed sites lie in."""
     for name in drawing.real:
-        dims = {frame.dim for frame in drawing.sites[name]["cond_indep_stack"] if frame.vectorized}
-        shape = drawing.sites[name]["fn"].batch_shape
-        strays = [dim for dim in range(-len(shape), 0) if shape[dim] > 1 and dim not in dims]
-        if strays:
-            raise ProgramError(
-                f"site {name!r} has batch shape {tuple(shape)}, and no plate for its dimensions {strays}: put it into "
-                f"a plate for each, or make them part of the event with .to_event(...)"
-            )
+        check_batch(drawing.sites[name])
     shared = shared_plates([drawing.sites[name] for name in drawing.real])
     if not shared:
         raise ProgramError(
