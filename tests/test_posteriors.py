@@ -245,6 +245,24 @@ def test_sites_that_are_not_there():
         AAE({"w": Critic(2)})(model, guide, *args)
 
 
+def test_a_prior_that_is_a_mixture():
+    """Summed out in the model, it has no density to compare the guide's draws with; moments have."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(2) / 2), infer={"enumerate": "parallel"})
+            z = pyro.sample("z", dist.Normal(4.0 * k - 2, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", Implicit(lambda shape: torch.randn(shape), batch_shape=x.shape))
+
+    with pytest.raises(ProgramError, match="depends on a site that it enumerates"):
+        AVB(Critic(2))(model, guide, torch.randn(6))
+    assert AVB(Critic(2), contrast=8)(model, guide, torch.randn(6)).isfinite()
+
+
 def test_contrast_is_for_real_numbers():
     def model(x):
         with pyro.plate("data", len(x)):

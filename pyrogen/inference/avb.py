@@ -233,6 +233,11 @@ class AVB(Objective):
             for name in names:
                 site, prior = guide_trace.nodes[name], model_trace.nodes[name]["fn"]
                 log_density = torch.zeros(()) if self.contrast else prior.log_prob(site["value"]).detach()
+                if log_density.dim() > len(site["fn"].batch_shape):
+                    raise ProgramError(
+                        f"the model's density of {name!r} depends on a site that it enumerates, so that the guide's "
+                        f"cannot be told from it by a ratio: compare with the guide's own moments, contrast=16"
+                    )
                 if name == anchor:
                     log_density = log_density + in_plates(log_q, plates)
                 _make_point(site, log_density)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pyrogen.errors import ProgramError
+
 __all__ = ["History"]
 
 
@@ -42,13 +44,22 @@ class History(nn.Module):
         super().__init__()
         if size < 0:
             raise ValueError(f"a history's size must not be negative, found {size}")
-        self.size = size
+        self.size, self.shape = size, tuple(shape)
         self.register_buffer("items", torch.zeros(size, *shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.long))
 
     def forward(self, draws: Tensor) -> Tensor:
-        """Keep some draws of shape ``(batch, *shape)``, and return draws in the same shape, without gradients."""
+        """Keep some draws of shape ``(batch, *shape)``, and return draws in the same shape, without gradients.
+
+        Raises:
+            ProgramError: where draws have another shape.
+        """
         draws = draws.detach()
+        if tuple(draws.shape[1:]) != self.shape:
+            raise ProgramError(
+                f"the programs draw data of shape {tuple(draws.shape[1:])}, and the objective was made for data of shape "
+                f"{self.shape}: give CycleGAN the shape of a datum"
+            )
         if not self.size:
             return draws
         number = len(draws)
