@@ -57,8 +57,8 @@ class History(nn.Module):
         draws = draws.detach()
         if tuple(draws.shape[1:]) != self.shape:
             raise ProgramError(
-                f"the programs draw data of shape {tuple(draws.shape[1:])}, and the objective was made for data of shape "
-                f"{self.shape}: give CycleGAN the shape of a datum"
+                f"the programs draw data of shape {tuple(draws.shape[1:])}, and the objective was made for data of "
+                f"shape {self.shape}: give CycleGAN the shape of a datum"
             )
         if not self.size:
             return draws
