@@ -150,9 +150,9 @@ def test_captured(objective, program):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize(("objective", "program"), [row for row in ROWS if row[1] in ("implicit", "conditional")])
-def test_compiled(objective, program):
-    check_captured(objective, program, True)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_compiled(objective):
+    check_captured(objective, "implicit" if "of 3" in objective else "conditional", True)
 
 
 def check_captured(objective, program, how):
