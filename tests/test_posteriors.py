@@ -144,7 +144,7 @@ def test_objective_and_program(objective, program):
         assert sum(g is None for g in gradients[: len(critics)]) <= 1
 
 
-@table
+@pytest.mark.parametrize(("objective", "program"), [row for row in ROWS if row[1] in ("implicit", "conditional")])
 def test_captured(objective, program):
     check_captured(objective, program, "capture")
 

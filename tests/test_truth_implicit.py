@@ -212,6 +212,7 @@ def at_quantiles(pair, size=20_001):
 BEST_SCORES = {  # given the probability that a point is real, and how many labels of data are turned
     "minimax": lambda real, turned: torch.logit((1 - turned) * real),
     "non-saturating": lambda real, turned: torch.logit((1 - turned) * real),
+    "reverse-kl": lambda real, turned: torch.logit((1 - turned) * real),
     "least-squares": lambda real, turned: (1 - turned) * real,
     "hinge": lambda real, turned: (real - 0.5).sign(),
 }

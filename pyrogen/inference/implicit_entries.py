@@ -17,13 +17,11 @@ from pyrogen.inference.wgan import WGAN
 from pyrogen.sites import Program
 
 __all__ = [
-    "PenaltyName",
     "energy_distance",
     "fgan",
     "gan",
     "mmd",
     "mmd_gan",
-    "penalties_of",
     "sinkhorn",
     "sliced_wasserstein",
     "wgan",
