@@ -9,14 +9,13 @@ Run: ``python benchmarks/attribute_arithmetic.py [--seeds 3]``.
 import argparse
 from collections.abc import Callable
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from pyro import poutine
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from torch import Tensor
 from torch.optim import Adam
 
@@ -125,15 +124,12 @@ def draw_figure(generate: Callable[[Tensor], Tensor], attributes: Tensor, z: Ten
 
 def main(seeds: int) -> None:
     torch.set_num_threads(1)
-    rows = read_rows(ROWS)
     data = shapes()
     classify = attributes_of(data)
-    for seed, name in product(range(seeds), MODELS):
-        if not any((row["model"], row["seed"]) == (name, seed) for row in rows):
-            rows.append(measure(name, seed, data, classify))
-            append_row(ROWS, rows[-1])
+    for task in missing(ROWS, seed=range(seeds), model=MODELS):
+        append_row(ROWS, measure(task["model"], task["seed"], data, classify))
 
-    lines = []
+    rows, lines = read_rows(ROWS), []
     for name in MODELS:
         found = [row for row in rows if row["model"] == name]
         lines.append([name, str(len(found)), *(mean_cell([100 * row[key] for row in found], 1) for key in COLUMNS)])

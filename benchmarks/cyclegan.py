@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor
@@ -199,11 +199,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    done = {(row["task"], row["seed"]) for row in read_rows(ROWS)}
-    for task in arguments.tasks:
-        for seed in range(arguments.seeds):
-            if (task, seed) not in done:
-                append_row(ROWS, measure(task, seed))
+    for due in missing(ROWS, task=arguments.tasks, seed=range(arguments.seeds)):
+        append_row(ROWS, measure(**due))
     draw_figure()
     write_table()
 

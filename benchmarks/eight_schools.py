@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
@@ -175,17 +175,17 @@ def moments(draws: Draws) -> dict[str, float]:
     }  # fmt: skip
 
 
-def run(method: str, seed: int) -> None:
-    """Fit once, and append a row."""
+def measure(method: str, seed: int) -> dict[str, Any]:
+    """Fit once, and measure the draws."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
     start = time.perf_counter()
     draws = METHODS[method]()
-    row = {"method": method, "seed": seed, **moments(draws), "seconds": time.perf_counter() - start}
-    append_row(ROWS, row)
+    seconds = time.perf_counter() - start
     if seed == 0:
         DRAWN.mkdir(parents=True, exist_ok=True)
         np.savez(DRAWN / f"{method}.npz", **{name: value.numpy() for name, value in draws.items()})
+    return {"method": method, "seed": seed, **moments(draws), "seconds": seconds}
 
 
 def write_table() -> None:
@@ -244,11 +244,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    for seed in range(options.seeds):
-        for method in options.methods:
-            if not any(row["method"] == method and row["seed"] == seed for row in read_rows(ROWS)):
-                run(method, seed)
-                write_table()
+    for task in missing(ROWS, seed=range(options.seeds), method=options.methods):
+        append_row(ROWS, measure(**task))
+    write_table()
     draw_figure()
 
 

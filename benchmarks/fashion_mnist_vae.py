@@ -13,7 +13,7 @@ import tempfile
 from statistics import mean, stdev
 from typing import Any
 
-from report import RESULTS, append_row, header, read_rows, table, versions, write
+from report import RESULTS, append_row, header, missing, read_rows, table, versions, write
 
 TRAIN = "vae --data fashion-mnist --likelihood discretized-logistic --epochs 12 --device cpu"
 ROWS = RESULTS / "fashion_mnist_vae.jsonl"
@@ -41,10 +41,9 @@ def measure(seed: int) -> dict[str, Any]:
 
 
 def main(seeds: int) -> None:
+    for task in missing(ROWS, seed=range(seeds)):
+        append_row(ROWS, measure(**task))
     rows = read_rows(ROWS)
-    for seed in sorted(set(range(seeds)) - {row["seed"] for row in rows}):
-        rows.append(measure(seed))
-        append_row(ROWS, rows[-1])
     cells = [[str(row["seed"]), *(f"{row[name]:.4f}" for name in FIGURES)] for row in rows]
     errors = {name: stdev(row[name] for row in rows) / len(rows) ** 0.5 if len(rows) > 1 else 0.0 for name in FIGURES}
     summary = [f"{mean(row[name] for row in rows):.4f} ± {errors[name]:.4f}" for name in FIGURES]

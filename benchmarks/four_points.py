@@ -9,7 +9,6 @@ Run: ``python benchmarks/four_points.py [--seeds 5]``.
 import argparse
 import time
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import pyro
 import torch
 from matplotlib.figure import Figure
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR
@@ -106,9 +105,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for seed, method in product(range(options.seeds), METHODS):
-        if not any((row["method"], row["seed"]) == (method, seed) for row in read_rows(ROWS)):
-            append_row(ROWS, measure(method, seed))
+    for task in missing(ROWS, seed=range(options.seeds), method=METHODS):
+        append_row(ROWS, measure(**task))
     draw_figure()
     lines = []
     for method in METHODS:

@@ -9,7 +9,6 @@ Run: ``python benchmarks/hybrids.py [--data ring grid] [--settings NAME ...] [--
 import argparse
 import time
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import pyro
@@ -17,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from implicit import BATCH, DATA, DRAWS, EMA, LEARNING_RATE, Fresh, adam, summary
 from pyro.nn import PyroModule
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
@@ -171,10 +170,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for seed, setting, data in product(range(options.seeds), options.settings, options.data):
-        if not any((row["data"], row["setting"], row["seed"]) == (data, setting, seed) for row in read_rows(ROWS)):
-            append_row(ROWS, measure(data, setting, seed))
-            write_table()
+    for task in missing(ROWS, seed=range(options.seeds), setting=options.settings, data=options.data):
+        append_row(ROWS, measure(**task))
+    write_table()
 
 
 if __name__ == "__main__":

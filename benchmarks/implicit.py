@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
@@ -196,9 +196,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    for seed, setting, data in product(range(options.seeds), options.settings, options.data):
-        if not any((row["data"], row["setting"], row["seed"]) == (data, setting, seed) for row in read_rows(ROWS)):
-            append_row(ROWS, measure(data, setting, seed))
+    for task in missing(ROWS, seed=range(options.seeds), setting=options.settings, data=options.data):
+        append_row(ROWS, measure(**task))
     draw_figure()
     rows = read_rows(ROWS)
     parts = [

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
@@ -383,9 +383,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for seed, data in product(range(options.seeds), options.data):
-        for setting in SETTINGS[data]:
-            if not any((r["data"], r["setting"], r["seed"]) == (data, setting, seed) for r in read_rows(ROWS)):
-                append_row(ROWS, measure(data, setting, seed))
+        for task in missing(ROWS, data=[data], setting=SETTINGS[data], seed=[seed]):
+            append_row(ROWS, measure(data, task["setting"], seed))
     draw_figure()
     report()
 

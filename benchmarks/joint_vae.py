@@ -15,7 +15,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from report import RESULTS, append_row, header, mean_cell, read_rows, table, versions, write
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from torch import Tensor
 from torch.optim import Adam
 
@@ -68,15 +68,12 @@ def measure(
 
 def main(seeds: int) -> None:
     torch.set_num_threads(1)
-    rows = read_rows(ROWS)
     data = digits()
     classify, accuracy = judge(data)
-    for seed, weight, share in product(range(seeds), WEIGHTS, SHARES):
-        if not any((row["weight"], row["share"], row["seed"]) == (weight, share, seed) for row in rows):
-            rows.append(measure(weight, share, seed, data, classify))
-            append_row(ROWS, rows[-1])
+    for task in missing(ROWS, seed=range(seeds), weight=WEIGHTS, share=SHARES):
+        append_row(ROWS, measure(**task, data=data, classify=classify))
 
-    lines = []
+    rows, lines = read_rows(ROWS), []
     for weight, share in product(WEIGHTS, SHARES):
         found = [row for row in rows if (row["weight"], row["share"]) == (weight, share)]
         figures = (mean_cell([100 * row[key] for row in found], 1) for key in ("labels", "images"))

@@ -3,14 +3,26 @@
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-__all__ = ["RESULTS", "append_row", "header", "machine", "mean_cell", "read_rows", "table", "versions", "write"]
+__all__ = [
+    "RESULTS",
+    "append_row",
+    "header",
+    "machine",
+    "mean_cell",
+    "missing",
+    "read_rows",
+    "table",
+    "versions",
+    "write",
+]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -84,6 +96,21 @@ def mean_cell(values: Sequence[float], digits: int) -> str:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read what earlier runs have appended to a file, one object a line; nothing where there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def missing(path: Path, **axes: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Go through all combinations of some settings that no row of a file has, the last setting fastest.
+
+    The file is read anew for each, so that several runs may fill it.
+
+    Example:
+        >>> list(missing(Path("none.jsonl"), seed=[0], name=["a", "b"]))
+        [{'seed': 0, 'name': 'a'}, {'seed': 0, 'name': 'b'}]
+    """
+    for values in product(*axes.values()):
+        wanted = dict(zip(axes, values, strict=True))
+        if not any(all(row[key] == value for key, value in wanted.items()) for row in read_rows(path)):
+            yield wanted
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
