@@ -84,9 +84,8 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     device = device_of(values["device"])
     recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
-    given = {re.sub("-", "_", word[2:].partition("=")[0]) for word in arguments if word.startswith("--")}
-    chosen_so = [f"--{key} {v}" for key, v in preferred.items() if values[key] == v and key not in given]
-    if chosen_so:
+    given = _given(arguments)
+    if chosen_so := [f"--{key} {value}" for key, value in preferred.items() if key not in given]:
         options["note"] = (
             f"{names['objective']} passes gradients through the data that a model draws: chose {' '.join(chosen_so)}"
         )
@@ -119,17 +118,23 @@ def device_of(name: str) -> str:
 
 def _names(arguments: Sequence[str]) -> dict[str, str]:
     """Find out which model, objective and data are meant, before all options can be known."""
+    given = _given(arguments)
+    defaults = {"model": "", "data": "digits", "data_b": "", "objective": ""}
+    names = {kind: str(given.get(kind) or default) for kind, default in defaults.items()}
+    # An algorithm that is a model and an objective of one name goes by that name.
+    usual = names["model"] if names["model"] in catalogue.names("objective") else "elbo"
+    return names | {"objective": names["objective"] or usual}
+
+
+def _given(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read what is set on the command line, or in the file that it names, as it stands there."""
     found = {}
     for i, word in enumerate(arguments):
         name, equals, value = word.removeprefix("--").partition("=")
         if word.startswith("--") and (equals or i + 1 < len(arguments)):
             found[name.replace("-", "_")] = value if equals else arguments[i + 1]
     config = _config(found["config"]) if "config" in found else {}
-    defaults = {"model": "", "data": "digits", "data_b": "", "objective": ""}
-    names = {kind: str(found.get(kind) or config.get(kind) or default) for kind, default in defaults.items()}
-    # An algorithm that is a model and an objective of one name goes by that name.
-    usual = names["model"] if names["model"] in catalogue.names("objective") else "elbo"
-    return names | {"objective": names["objective"] or usual}
+    return {key: value for key, value in config.items() if value is not None} | found
 
 
 def _located(name: str) -> str:

@@ -17,7 +17,7 @@ from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.evaluation.likelihood import over
 from pyrogen.inference import Objective
-from pyrogen.parameters import modules_of
+from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import simulate
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, is_latent
@@ -220,20 +220,18 @@ def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> B
 
 def _elbo_estimate(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> Estimate | None:
     """Ask an objective's critics what the ELBO per datum is."""
-    device = next((p.device for module in modules_of(model, guide).values() for p in module.parameters()), None)
-    values = []
-    with evaluating(model, guide, objective):
-        for batch in batches:
-            columns = {name: column.to(device) for name, column in batch.items()}
-            said, size = objective.elbo_estimate(model, guide, **columns), len(next(iter(columns.values())))
-            if said is None:
-                return None
-            values.append((said / size).cpu().expand(size))  # each datum has the mean of its batch
-    return Estimate(float(torch.cat(values).mean()), None, "nats, not a bound")
+
+    def said(batch: dict[str, Tensor]) -> Tensor:
+        """Give each datum the mean of its batch, and none where critics do not say."""
+        total, size = objective.elbo_estimate(model, guide, **batch), len(next(iter(batch.values())))
+        return torch.empty(0) if total is None else (total / size).expand(size)
+
+    values = over(batches, said, model, guide, objective)
+    return Estimate(float(values.mean()), None, "nats, not a bound") if len(values) else None
 
 
 def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Roles:
-    device = next((p.device for module in modules_of(model).values() for p in module.parameters()), None)
+    device = first_device(model)
     first = {name: column.to(device) for name, column in next(iter(batches)).items()}
     with rehearsal(modules_of(model, guide).values()), evaluating(model, guide):
         sites = poutine.trace(model).get_trace(**first).nodes

@@ -9,7 +9,6 @@ import pyro
 import torch
 from numpy.typing import NDArray
 from pyro import poutine
-from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import MCMC, infer_discrete
 from pyro.poutine import Trace
@@ -20,7 +19,7 @@ from torch import Tensor
 from pyrogen.distributions import is_implicit
 from pyrogen.inferencedata import Variable, is_constant, pareto_k
 from pyrogen.programs import importance, renyi_bound
-from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_latent, nothing, unwrapped
+from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_latent, is_point, nothing
 from pyrogen.traces import Term, Traces, marginal_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
 __all__ = ["Group", "Reader", "Source"]
@@ -322,7 +321,7 @@ def _added(terms: Sequence[Term]) -> list[Term]:
 
 def _is_point(site: Mapping[str, Any]) -> bool:
     """Tell whether a guide's site is the same number in every draw, as AutoDelta's are: it has no density."""
-    if site["type"] != "sample" or not isinstance(unwrapped(site["fn"]), Delta):
+    if site["type"] != "sample" or not is_point(site["fn"]):
         return False
     value = site["value"]
     return bool((value == value[:1]).all()) if value.dim() else True

@@ -18,6 +18,7 @@ from pyrogen.schedule import schedules
 __all__ = [
     "check_held",
     "check_one_device",
+    "first_device",
     "live_state",
     "modules_of",
     "owners",
@@ -263,6 +264,11 @@ def check_one_device(*programs: Any, others: Mapping[str, Tensor] | None = None)
         where = ", ".join(f"{name} is on {device}" for device, name in found.items())
         raise ProgramError(f"{where}. Move all programs, parameters and the objective to one device with .to(...).")
     return next(iter(found), None)
+
+
+def first_device(*programs: Any) -> torch.device | None:
+    """Return the device of the first parameter of programs that are known to be on one; ``None`` without parameters."""
+    return next((p.device for module in modules_of(*programs).values() for p in module.parameters()), None)
 
 
 def live_state(programs: Iterable[Any], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

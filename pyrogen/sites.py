@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pyro.distributions import Unit
+from pyro.distributions import Delta, Unit
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -15,6 +15,7 @@ __all__ = [
     "is_data",
     "is_enumerated",
     "is_latent",
+    "is_point",
     "nothing",
     "or_nothing",
     "sample_sites",
@@ -72,6 +73,11 @@ class Generating(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if is_data(msg):
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
+
+
+def is_point(fn: Any) -> bool:
+    """Tell whether a distribution, at the bottom of those that wrap it, is a point, with or without a density."""
+    return isinstance(unwrapped(fn), Delta)
 
 
 def unwrapped(fn: Any) -> Any:

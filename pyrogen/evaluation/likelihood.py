@@ -11,7 +11,7 @@ from torch import Tensor
 from pyrogen.errors import ProgramError
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.proposal import moment_proposal
-from pyrogen.parameters import modules_of
+from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import log_weights, renyi_bound
 from pyrogen.sites import Program
 
@@ -89,7 +89,7 @@ def evaluating(*programs: Any) -> Iterator[None]:
 
 def over(batches: Batches, values: Callable[[dict[str, Tensor]], Tensor], *programs: Any) -> Tensor:
     """Concatenate what a function makes of each batch, with the programs in ``eval`` mode and data on their device."""
-    device = next((p.device for module in modules_of(*programs).values() for p in module.parameters()), None)
+    device = first_device(*programs)
     with evaluating(*programs):
         return torch.cat([values({name: x.to(device) for name, x in batch.items()}).cpu() for batch in batches])
 

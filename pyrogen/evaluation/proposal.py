@@ -7,13 +7,12 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
-from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import biject_to
 
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, Program, is_latent, sample_sites, unwrapped
+from pyrogen.sites import PARTICLES, Program, is_latent, is_point, sample_sites
 from pyrogen.traces import draw_trace, plate_nesting
 
 __all__ = ["lacks_density", "moment_proposal"]
@@ -36,7 +35,7 @@ def lacks_density(guide: Program | None, batch: Mapping[str, Tensor]) -> bool:
     if guide is None:
         return False
     sites = list(filter(is_latent, sample_sites(draw_trace(guide, (), dict[str, Any](batch), 1, 0))))
-    are_points = [isinstance(unwrapped(site["fn"]), Delta) for site in sites]
+    are_points = [is_point(site["fn"]) for site in sites]
     return any(is_implicit(site["fn"]) for site in sites) or (bool(sites) and all(are_points))
 
 

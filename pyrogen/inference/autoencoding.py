@@ -104,11 +104,12 @@ class Autoencoder:
         check_pairing(trace, self.inferred)
         check_observed(trace)
         check_densities(trace, is_data)
-        check_shapes(trace, self.inferred, max(-frame.dim for frame in _plates(trace)))
+        plates = _plates(trace)
+        check_shapes(trace, self.inferred, max(-frame.dim for frame in plates))
         trace.compute_log_prob(lambda _, site: is_data(site))
         log_likelihood = torch.stack([site["log_prob"].sum() for site in sample_sites(trace) if is_data(site)]).sum()
         observed = [site["value"] for site in sample_sites(trace) if is_data(site)]
-        return Reconstruction(log_likelihood, self._pairs(trace, observed))
+        return Reconstruction(log_likelihood, self._pairs(trace, observed, plates))
 
     def prior(self) -> tuple[Pairs, Pairs]:
         """Draw latents from the model, but no data, which may have any distribution.
@@ -119,8 +120,9 @@ class Autoencoder:
         same_data = poutine.replay(self.model, trace=subsamples(self.inferred))
         trace = draw_trace(same_data, self.args, self.kwargs, 1, 0)
         check_pairing(trace, self.inferred)
-        pairs = self._pairs(trace, [site["value"] for site in sample_sites(trace) if is_data(site)])
-        return pairs, pairs._replace(latents=self._inferred_rows(pairs.names, _plates(trace)))
+        plates = _plates(trace)
+        pairs = self._pairs(trace, [site["value"] for site in sample_sites(trace) if is_data(site)], plates)
+        return pairs, pairs._replace(latents=self._inferred_rows(pairs.names, plates))
 
     def generated(self) -> tuple[Pairs, Pairs, Trace]:
         """Draw latents and data from the model.
@@ -130,9 +132,9 @@ class Autoencoder:
         """
         trace, observed = self._generated(poutine.replay(self.model, trace=subsamples(self.inferred)))
         check_pairing(trace, self.inferred)
-        fake = self._pairs(trace, observed)
-        sites = [site for site in sample_sites(trace) if is_data(site)]
         plates = _plates(trace)
+        fake = self._pairs(trace, observed, plates)
+        sites = [site for site in sample_sites(trace) if is_data(site)]
         real = [in_rows(x, site, plates) for x, site in zip(observed, sites, strict=True)]
         real = [x.to(y.dtype) if y.is_floating_point() else x for x, y in zip(real, fake.data, strict=True)]
         latents = self._inferred_rows(fake.names, plates)
@@ -144,7 +146,8 @@ class Autoencoder:
         for name, site in self.inferred.nodes.items():
             if is_latent(site):
                 fixed.nodes[name] = site | {"value": site["value"].detach()}
-        return self._pairs(*self._generated(poutine.replay(self.model, trace=fixed)))
+        trace, observed = self._generated(poutine.replay(self.model, trace=fixed))
+        return self._pairs(trace, observed, _plates(trace))
 
     def guide_at(self, trace: Trace, redrawn: bool = False) -> Trace:
         """Run the guide with the data of a model's trace in the data's place, and with its latents, unless redrawn.
@@ -177,8 +180,7 @@ class Autoencoder:
             trace.nodes[name] |= {"is_observed": True, "observed": value}
         return trace, list(drawing.real.values())
 
-    def _pairs(self, trace: Trace, observed: Sequence[Tensor]) -> Pairs:
-        plates = _plates(trace)
+    def _pairs(self, trace: Trace, observed: Sequence[Tensor], plates: Sequence[Any]) -> Pairs:
         latents, data = (
             tuple(in_rows(s["value"], s, plates) for s in sample_sites(trace) if kind(s))
             for kind in (is_latent, is_data)

@@ -15,16 +15,15 @@ from pyrogen.errors import ProgramError
 from pyrogen.inference.autoencoding import refuse_observed
 from pyrogen.inference.covariates import covariates_of
 from pyrogen.inference.elbo import ELBO
+from pyrogen.inference.moments import Moments
 from pyrogen.inference.objective import Objective, PlateNesting
 from pyrogen.inference.ratio import LogRatio, Ratio
-from pyrogen.inference.rows import in_plates, in_rows, number_of_rows, shared_plates
+from pyrogen.inference.rows import in_plates, in_rows, number_of_rows, repeated, shared_plates
 from pyrogen.inference.samples import check_gradient
-from pyrogen.sites import PARTICLES, Program, is_data, is_latent, or_nothing, sample_sites, unwrapped
+from pyrogen.sites import PARTICLES, Program, is_data, is_latent, is_point, or_nothing, sample_sites
 from pyrogen.traces import Traces, draw_trace, subsamples, trace_pair
 
 __all__ = ["AVB"]
-
-Critic = nn.Module | LogRatio
 
 
 class Run(NamedTuple):
@@ -46,25 +45,6 @@ class Run(NamedTuple):
         for name in drawn:
             kept.remove_node(name)
         return draw_trace(poutine.replay(self.model, trace=kept), self.args, self.kwargs, num_particles, self.nesting)
-
-
-class Moments(NamedTuple):
-    """Location and scale of each number of a group of sites, a row for each index of its plates."""
-
-    loc: list[Tensor]
-    scale: list[Tensor]
-
-    def standardized(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Bring values to location zero and scale one; particles of all data are one after the other."""
-        columns = zip(values, self.loc, self.scale, strict=True)
-        return [(z - _repeated(loc, z)) / _repeated(scale, z) for z, loc, scale in columns]
-
-    def log_prob(self, values: Sequence[Tensor]) -> Tensor:
-        """Return the logarithm of the normal density of these moments, shape ``(rows,)``."""
-        normal = torch.distributions.Normal
-        columns = zip(values, self.loc, self.scale, strict=True)
-        densities = [normal(_repeated(loc, z), _repeated(scale, z)).log_prob(z) for z, loc, scale in columns]
-        return torch.stack([density.reshape(len(density), -1).sum(1) for density in densities]).sum(0)
 
 
 class AVB(Objective):
@@ -133,7 +113,7 @@ class AVB(Objective):
 
     def __init__(
         self,
-        critic: Critic | Mapping[str, Critic],
+        critic: nn.Module | Mapping[str, nn.Module],
         *,
         sites: Sequence[str] | None = None,
         contrast: int = 0,
@@ -218,7 +198,7 @@ class AVB(Objective):
         refuse_observed(guide_trace)
         groups = self._groups(model_trace, guide_trace)
         learned = [guide_trace.nodes[name] for names, _ in groups for name in names]
-        of_noise = any(isinstance(unwrapped(site["fn"]), Delta) for site in learned)
+        of_noise = any(is_point(site["fn"]) for site in learned)
         for site in learned:
             check_gradient(site)
         for names, ratio in groups:
@@ -276,7 +256,7 @@ class AVB(Objective):
         data = [site["value"] for site in observed]
         given = covariates_of(run.model, run.args, run.kwargs, data, batch, self.covariates)
         particles = number_of_rows(plates) // batch
-        return plates, (*rows, *[column.repeat(particles, *[1] * (column.dim() - 1)) for column in given])
+        return plates, (*rows, *[repeated(column, particles) for column in given])
 
     @torch.no_grad()
     def _moments(self, run: Run, names: Sequence[str], guide_trace: Trace) -> Moments:
@@ -284,24 +264,19 @@ class AVB(Objective):
         guide = poutine.replay(run.guide, trace=subsamples(guide_trace))
         trace = draw_trace(guide, run.args, run.kwargs, self.contrast, run.nesting)
         plates = shared_plates([trace.nodes[name] for name in names])
-        draws = [z.unflatten(0, (self.contrast, -1)) for z in _rows(trace, names, plates)]
         for name in names:
             if not trace.nodes[name]["value"].is_floating_point():
                 raise ProgramError(f"site {name!r} is discrete: adaptive contrast is for real numbers. Set contrast=0")
-        return Moments([z.mean(0) for z in draws], [(z.var(0) + 1e-8).sqrt() for z in draws])
+        return Moments.of(_rows(trace, names, plates), self.contrast)
 
 
 def _lacks_density(site: Mapping[str, Any]) -> bool:
-    return is_implicit(site["fn"]) or isinstance(unwrapped(site["fn"]), Delta)
+    return is_implicit(site["fn"]) or is_point(site["fn"])
 
 
 def _rows(trace: Trace, names: Sequence[str], plates: Sequence[Any]) -> list[Tensor]:
     sites = (trace.nodes[name] for name in names)
     return [in_rows(site["value"], site, plates) for site in sites]
-
-
-def _repeated(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.repeat(len(like) // len(rows), *[1] * (rows.dim() - 1))
 
 
 def _make_point(site: dict[str, Any], log_density: Tensor) -> None:

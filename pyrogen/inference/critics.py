@@ -102,7 +102,7 @@ def critic_for(
         channels: of a convolutional critic; those of the program's network if not given.
     """
     spec = spec_of(model)
-    labels = spec.num_classes or 0 if labelled else 0
+    labels = _num_labels(spec, labelled)
     parts = _modules(model)
     network = next((part for part in parts if isinstance(part, ProgressiveGenerator | DCGANGenerator)), None)
     channels = channels or ((64, 128) if network is None else network.channels)
@@ -132,20 +132,21 @@ class OfLatents(nn.Module):
     """A fully connected network of latents, and of labels as one-hot vectors.
 
     Args:
+        spec: the data.
         network: the network.
         num_latents: how many latent sites there are.
-        num_classes: how many classes labels have, if there are labels.
     """
 
-    def __init__(self, network: nn.Module, num_latents: int, num_classes: int) -> None:
+    def __init__(self, spec: DataSpec, network: nn.Module, num_latents: int) -> None:
         super().__init__()
+        self.spec = spec
         self.network = network
-        self.num_latents, self.num_classes = num_latents, num_classes
+        self.num_latents = num_latents
 
     def forward(self, *values: Tensor) -> Tensor:
         latents, labels = values[: self.num_latents], values[self.num_latents :]
         columns = [z.reshape(len(z), -1) for z in latents]
-        vectors = [torch.nn.functional.one_hot(y.long(), self.num_classes).to(columns[0].dtype) for y in labels]
+        vectors = [one_hot(y, self.spec).to(columns[0].dtype) for y in labels]
         return self.network(torch.cat([*columns, *vectors], 1))
 
 
@@ -171,10 +172,11 @@ class OfPairs(nn.Module):
         return self.head(torch.cat([features, *[z.reshape(len(z), -1) for z in latents]], 1))
 
 
-def critic_of_latents(sizes: Sequence[int], num_classes: int, hidden: Sequence[int]) -> OfLatents:
-    """Make a critic of latents of some sizes, and of labels of so many classes, if there are any."""
-    network = MLP(sum(sizes) + num_classes, 1, hidden, lambda: nn.LeakyReLU(0.2))
-    return OfLatents(network, len(sizes), num_classes)
+def critic_of_latents(model: Program, labelled: bool, sizes: Sequence[int], hidden: Sequence[int]) -> OfLatents:
+    """Make a critic of latents of some sizes, and of labels, if there are any."""
+    spec = spec_of(model)
+    network = MLP(sum(sizes) + _num_labels(spec, labelled), 1, hidden, lambda: nn.LeakyReLU(0.2))
+    return OfLatents(spec, network, len(sizes))
 
 
 def critic_of_pairs(
@@ -194,6 +196,10 @@ def critic_of_pairs(
     of_data = critic_for(model, labelled, hidden, channels, "none", features)
     head = MLP(features + sum(sizes), 1, hidden, lambda: nn.LeakyReLU(0.2))
     return OfPairs(of_data, head, len(sizes), Scaling(spec_of(model)) if scales else None)
+
+
+def _num_labels(spec: DataSpec, labelled: bool) -> int:
+    return (spec.num_classes or 0) if labelled else 0
 
 
 def _modules(model: Program) -> list[nn.Module]:

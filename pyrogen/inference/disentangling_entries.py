@@ -10,7 +10,7 @@ from pyrogen.errors import UsageError
 from pyrogen.inference.aggregate import Sampling, codes, latent_site
 from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.nn import MLP
-from pyrogen.parameters import modules_of
+from pyrogen.parameters import first_device, modules_of
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, or_nothing
 
@@ -75,7 +75,7 @@ def _size_of_codes(guide: Program | None, example: Example) -> int:
     """Return how many coordinates the guide's latent site has, by a rehearsal."""
     guide = or_nothing(guide)
     modules = modules_of(guide).values()
-    device = next((p.device for module in modules for p in module.parameters()), None)
+    device = first_device(guide)
     on_device = {name: column.to(device) for name, column in example.items()}
     with rehearsal(modules), torch.no_grad(), poutine.block():
         return codes(latent_site(poutine.trace(guide).get_trace(**on_device))).shape[1]

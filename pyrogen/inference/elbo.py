@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer.traceenum_elbo import _compute_dice_elbo  # Pyro's sum over a guide's enumerated sites
 from pyro.infer.util import MultiFrameTensor
@@ -15,7 +14,7 @@ from torch.distributions import kl_divergence
 from pyrogen.errors import ProgramError
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.objective import Objective, PlateNesting, Player
-from pyrogen.sites import Program, is_enumerated, is_latent, or_nothing, sample_sites, unwrapped
+from pyrogen.sites import Program, is_enumerated, is_latent, is_point, or_nothing, sample_sites
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, total, trace_pair
 
 __all__ = ["ELBO"]
@@ -201,7 +200,7 @@ def _analytic_kls(traces: Traces) -> dict[str, Term]:
     for name in shared:
         q, p = traces.guide.nodes[name], traces.model.nodes[name]
         excess = _excess(p["scale"], q["scale"])
-        if excess is None or q["mask"] is not p["mask"] or isinstance(unwrapped(q["fn"]), Delta):
+        if excess is None or q["mask"] is not p["mask"] or is_point(q["fn"]):
             continue
         if isinstance(excess, Tensor) and not q["fn"].has_rsample:
             continue  # its log q would need a score term

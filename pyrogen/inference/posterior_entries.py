@@ -20,7 +20,7 @@ from pyrogen.inference.mmd import MMD
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.ratio import ESTIMATORS, Ratio
 from pyrogen.inference.veegan import VEEGAN
-from pyrogen.parameters import modules_of
+from pyrogen.parameters import first_device, modules_of
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program
 
@@ -90,7 +90,7 @@ def aae(
         hidden: widths of the critic.
     """
     _check_weight(weight)
-    critic = critic_of_latents(_sizes(model, guide, example), _labels(model, example), hidden)
+    critic = critic_of_latents(model, "y" in example, _sizes(model, guide, example), hidden)
     return AAE(GAN(critic, game, penalties_of(penalty, penalty_weight)), weight)
 
 
@@ -141,7 +141,7 @@ def alpha_gan(
     _check_weight(weight)
     critic = critic_for(model, "y" in example, hidden, channels, "none")
     game = GAN(critic, "reverse-kl", penalties_of(penalty, penalty_weight), transform=Scaling(spec_of(model)))
-    latent_critic = critic_of_latents(_sizes(model, guide, example, decode), _labels(model, example), hidden)
+    latent_critic = critic_of_latents(model, "y" in example, _sizes(model, guide, example, decode), hidden)
     return AlphaGAN(game, latent_critic, weight, decode)
 
 
@@ -210,15 +210,11 @@ def _sizes(model: Program, guide: Program | None, example: Example, decode: Deco
             "this objective needs a guide, which draws latents for data, and the model has none: choose a model with "
             "one, such as vae, or --objective gan"
         )
-    like = next((p.device for module in modules_of(model, guide).values() for p in module.parameters()), None)
-    few = {name: column[:2].to(like) for name, column in example.items()}
+    device = first_device(model, guide)
+    few = {name: column[:2].to(device) for name, column in example.items()}
     with rehearsal(modules_of(model, guide).values()), torch.no_grad():
         inferred = Autoencoder(model, guide, (), dict[str, Any](few), decode=decode).reconstruction().pairs
     return [z[0].numel() for z in inferred.latents]
-
-
-def _labels(model: Program, example: Example) -> int:
-    return (spec_of(model).num_classes or 0) if "y" in example else 0
 
 
 def _check_weight(weight: float) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyrogen.errors import ProgramError
+from pyrogen.inference.adversarial import scores_of
 
 __all__ = ["ESTIMATORS", "LogRatio", "Ratio", "Telescoping"]
 
@@ -141,13 +141,7 @@ class Ratio(LogRatio):
 
     def scores(self, values: Sequence[Tensor], conditions: Sequence[Tensor] = ()) -> Tensor:
         """Return the critic's scores :math:`T`, shape ``(batch,)``."""
-        found, batch = self.critic(*values, *conditions), len(values[0])
-        if found.shape not in ((batch,), (batch, 1)):
-            raise ProgramError(
-                f"the critic returned shape {tuple(found.shape)} for {batch} rows, expected ({batch},) or ({batch}, "
-                f"1): other shapes would be broadcast against each other"
-            )
-        return found.reshape(batch)
+        return scores_of(self.critic, *values, *conditions)
 
     def extra_repr(self) -> str:
         return f"estimator={self.estimator!r}"

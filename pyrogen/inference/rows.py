@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["in_plates", "in_rows", "number_of_rows", "shared_plates"]
+__all__ = ["in_plates", "in_rows", "number_of_rows", "repeated", "shared_plates"]
 
 Site = Mapping[str, Any]
 
@@ -42,6 +42,11 @@ def in_rows(value: Tensor, site: Site, plates: Sequence[Any]) -> Tensor:
     events = range(nesting, nesting + event_dim)
     rows = value.expand(shape).permute([*padding, *first, *others, *events])
     return rows.reshape(number_of_rows(plates), *rows.shape[len(padding) + len(first) :])
+
+
+def repeated(rows: Tensor, times: int) -> Tensor:
+    """Put rows one after the other so many times: those of all data, for each particle."""
+    return rows.repeat(times, *[1] * (rows.dim() - 1))
 
 
 def number_of_rows(plates: Sequence[Any]) -> int:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
 from pyrogen.models.experts import ProductOfExperts
-from pyrogen.models.likelihood import LIKELIHOODS
-from pyrogen.models.vae import DEFAULT_LIKELIHOOD
+from pyrogen.models.likelihood import likelihood_for
 from pyrogen.models.views import views
 from pyrogen.nn import MLP
 from pyrogen.spec import DataSpec, one_hot, scaled
@@ -162,16 +161,13 @@ def joint_vae(
     """
     if spec.num_classes is None:
         raise UsageError(f"a joint model needs labels, and {spec.name} has none: give the data a column y")
-    name = DEFAULT_LIKELIHOOD[spec.kind] if likelihood is None else likelihood
-    if name not in LIKELIHOODS:
-        raise UsageError(f"unknown likelihood {name!r}: choose from {', '.join(LIKELIHOODS)}")
     if latent < 1 or any(width < 1 for width in (*hidden, *label_hidden)):
         raise UsageError(
             f"latent and hidden widths must be at least 1, found {latent}, {list(hidden)}, {list(label_hidden)}"
         )
     if not label_weight > 0:
         raise UsageError(f"label_weight must be positive, found {label_weight}")
-    chosen, classes = LIKELIHOODS[name](spec), spec.num_classes
+    chosen, classes = likelihood_for(spec, likelihood), spec.num_classes
     model = JointVAE(
         nn.Sequential(MLP(latent, chosen.num_features, hidden), chosen),
         nn.Sequential(MLP(latent, classes, label_hidden), Label()),

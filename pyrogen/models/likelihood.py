@@ -11,7 +11,16 @@ from pyrogen.distributions import DiscretizedLogistic
 from pyrogen.errors import UsageError
 from pyrogen.spec import DataSpec
 
-__all__ = ["LIKELIHOODS", "Bernoulli", "Categorical", "DiscretizedLogisticPixels", "Gaussian", "Laplace", "Likelihood"]
+__all__ = [
+    "LIKELIHOODS",
+    "Bernoulli",
+    "Categorical",
+    "DiscretizedLogisticPixels",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "likelihood_for",
+]
 
 
 class Likelihood(nn.Module, ABC):
@@ -121,6 +130,30 @@ class Laplace(_LocationScale):
     """A Laplace distribution around the network's output: the likelihood of an L1 loss."""
 
     family = dist.Laplace
+
+
+DEFAULTS = {
+    "binary": "bernoulli",
+    "levels": "discretized-logistic",
+    "dequantized": "gaussian",
+    "real": "gaussian",
+}
+
+
+def likelihood_for(spec: DataSpec, name: str | None = None) -> Likelihood:
+    """Make a likelihood by name, or by the data's kind if there is none.
+
+    Raises:
+        UsageError: where there is none of that name, or it does not fit the data.
+
+    Example:
+        >>> type(likelihood_for(DataSpec((4,), "real"))).__name__
+        'Gaussian'
+    """
+    name = DEFAULTS[spec.kind] if name is None else name
+    if name not in LIKELIHOODS:
+        raise UsageError(f"unknown likelihood {name!r}: choose from {', '.join(LIKELIHOODS)}")
+    return LIKELIHOODS[name](spec)
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {

@@ -13,18 +13,11 @@ from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
 from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
-from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
+from pyrogen.models.likelihood import Likelihood, likelihood_for
 from pyrogen.nn import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LazyDistribution, spline_flow
 from pyrogen.spec import DataSpec
 
 __all__ = ["VAE", "vae"]
-
-DEFAULT_LIKELIHOOD = {
-    "binary": "bernoulli",
-    "levels": "discretized-logistic",
-    "dequantized": "gaussian",
-    "real": "gaussian",
-}
 
 FEATURES = 256
 """What an implicit encoder's network makes of a datum, before noise goes in."""
@@ -113,15 +106,12 @@ def vae(
         >>> model(size=3).shape
         torch.Size([3, 1, 8, 8])
     """
-    name = DEFAULT_LIKELIHOOD[spec.kind] if likelihood is None else likelihood
-    if name not in LIKELIHOODS:
-        raise UsageError(f"unknown likelihood {name!r}: choose from {', '.join(LIKELIHOODS)}")
     if latent < 1:
         raise UsageError(f"latent must be at least 1, found {latent}")
     for setting, widths in (("hidden", hidden), ("channels", channels)):
         if any(width < 1 for width in widths) or (setting == "channels" and not widths):
             raise UsageError(f"{setting} must be widths of at least 1, found {list(widths)}")
-    chosen = LIKELIHOODS[name](spec)
+    chosen = likelihood_for(spec, likelihood)
     if noise < 1:
         raise UsageError(f"noise must be at least 1, found {noise}")
     network_of_data: nn.Module
