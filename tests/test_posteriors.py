@@ -12,6 +12,8 @@ from test_compile import assert_same_fit
 from test_implicit import Critic, both, sgd
 from torch import nn
 
+from pyrogen.card import evaluate
+from pyrogen.data import from_arrays
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference import (
@@ -489,6 +491,23 @@ def test_entries(name, network):
     objective = getattr(posterior_entries, name)(model, guide, batch)
     steps = train(objective, model, guide, [batch], sgd, both(objective), num_steps=2)
     assert all(step.loss.isfinite() for step in steps)
+
+
+def test_a_figure_of_unequal_batches_is_that_of_the_data():
+    """501 data in two batches: each datum counts once, and a batch of one no more than others."""
+
+    class Says(AAE):
+        def elbo_estimate(self, model, guide, x):
+            return x.sum()
+
+    x = torch.zeros(501, 3)
+    x[-1] = 1.0
+    data = from_arrays({"x": x.numpy()}, name="mine", validation=0.0, test=0.0)
+    model, guide = vae(data.spec, latent=2, hidden=(8,))
+    columns = data.eval_columns("train")["x"]
+    found = evaluate(model, guide, data, "train", num_particles=10, objective=Says(Critic(2)))["elbo_estimate"]
+    assert found.value == pytest.approx(float(columns.sum()) / 501, abs=1e-6)
+    assert found.unit == "nats, not a bound"
 
 
 def test_entries_refuse():

@@ -25,9 +25,11 @@ from pyrogen.inference import (
     VEEGAN,
     WAE,
     AlphaGAN,
+    EnergyDistance,
     LogRatio,
     autoencoding,
     avb,
+    moments,
     train,
 )
 from pyrogen.inference.autoencoding import Autoencoder, Pairs
@@ -273,11 +275,11 @@ def test_mutant_contrast_in_the_wrong_units(monkeypatch):
     """The density of what was standardised, without the Jacobian, has another gradient in the scale."""
 
     def log_prob(self, values):
-        unit = avb.Moments([torch.zeros_like(m) for m in self.loc], [torch.ones_like(s) for s in self.scale])
+        unit = moments.Moments([torch.zeros_like(m) for m in self.loc], [torch.ones_like(s) for s in self.scale])
         return unit.plain(self.standardized(values))
 
-    monkeypatch.setattr(avb.Moments, "plain", avb.Moments.log_prob, raising=False)
-    monkeypatch.setattr(avb.Moments, "log_prob", log_prob)
+    monkeypatch.setattr(moments.Moments, "plain", moments.Moments.log_prob, raising=False)
+    monkeypatch.setattr(moments.Moments, "log_prob", log_prob)
     x, seen = torch.tensor(1.0), []
     for scale in (0.5, 2.0):
         guide = lambda x, scale=scale: pyro.sample("z", Implicit(lambda shape: scale * torch.randn(shape)))  # noqa: E731
@@ -498,6 +500,62 @@ def test_what_critics_say_the_elbo_is():
     assert AAE(GAN(Even(), "least-squares")).elbo_estimate(model, guide, x) is None
 
 
+def check_alpha_gan_estimate():
+    """Its estimate is the reconstruction and the logit of each datum's latents, and nothing of the critic of data."""
+    model, guide, x = Line(), Encoder(without_density), torch.randn(7)
+
+    class Known(nn.Module):
+        def forward(self, z):
+            return 3 - z
+
+    objective = AlphaGAN(Quadratic(1), Known(), weight=0.2)
+    pyro.set_rng_seed(1)
+    said = objective.elbo_estimate(model, guide, x)
+    pyro.set_rng_seed(1)
+    z = dist.Normal(guide.slope * x + guide.loc, guide.log_sd.exp()).rsample()
+    torch.testing.assert_close(said, (dist.Normal(model.weight * z, NOISE).log_prob(x) + 3 - z).sum())
+
+
+def test_what_alpha_gans_critic_says():
+    check_alpha_gan_estimate()
+
+
+def test_mutant_an_estimate_that_is_the_loss(monkeypatch):
+    """The loss weighs the reconstruction, and counts the critic of data."""
+    monkeypatch.setattr(AlphaGAN, "elbo_estimate", lambda self, *args: -self(*args))
+    with pytest.raises(AssertionError, match="not close"):
+        check_alpha_gan_estimate()
+
+
+def check_wae():
+    """The distance counts once for each datum, times its weight and what scales a latent's density."""
+    model, guide, x = Line(), Encoder(without_density), torch.randn(7)
+
+    class Gap(EnergyDistance):
+        def between(self, x, y):
+            return (x.mean() - y.mean()).square()
+
+    pyro.set_rng_seed(1)
+    found = WAE(Gap(), weight=5.0)(poutine.scale(model, 0.5), poutine.scale(guide, 0.5), x)
+    pyro.set_rng_seed(1)
+    z = dist.Normal(guide.slope * x + guide.loc, guide.log_sd.exp()).rsample()
+    of_prior = torch.randn(7)
+    log_likelihood = dist.Normal(model.weight * z, NOISE).log_prob(x).sum()
+    truth = 0.5 * (5.0 * 7 * (of_prior.mean() - z.mean()).square() - log_likelihood)
+    torch.testing.assert_close(found, truth)
+
+
+def test_the_loss_of_a_wasserstein_autoencoder():
+    check_wae()
+
+
+def test_mutant_a_distance_that_counts_once(monkeypatch):
+    original = autoencoding._scale
+    monkeypatch.setattr(autoencoding, "_scale", lambda trace: original(trace) / 7)
+    with pytest.raises(AssertionError, match="not close"):
+        check_wae()
+
+
 def test_mutant_labels_of_the_ratio_swapped(monkeypatch):
     """The critic learns log p(z) - log q(z | x), and the guide runs away from the prior: its slope is .5 else."""
     original = AVB._compared
@@ -635,7 +693,8 @@ def test_mutant_alpha_gan_whose_guide_answers_to_the_critic_of_data(monkeypatch)
     torch.testing.assert_close(gradient(), of_two_terms())
 
     def decoded(self):
-        return self._pairs(*self._generated(poutine.replay(self.model, trace=self.inferred)))
+        trace, observed = self._generated(poutine.replay(self.model, trace=self.inferred))
+        return self._pairs(trace, observed, autoencoding._plates(trace))
 
     monkeypatch.setattr(Autoencoder, "decoded", decoded)
     with pytest.raises(AssertionError, match="not close"):

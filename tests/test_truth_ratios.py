@@ -99,6 +99,47 @@ def test_mutant_labels_swapped(monkeypatch):
     assert error_of("logistic") > 1.0
 
 
+def normaliser(rows):
+    r"""Learn nothing, in small batches: for T = 2 z and z ~ N(0, 1), log E e^T = 2."""
+
+    class Twice(nn.Module):
+        def forward(self, z):
+            return 2 * z
+
+    torch.manual_seed(0)
+    ratio, found = Ratio(Twice(), "dv"), []
+    for step in range(40_000 // rows):
+        ratio.loss([torch.randn(rows, 1)], [torch.randn(rows, 1)])
+        if step >= 2000 // rows:
+            found.append(ratio.log_mean.clone())
+    return float(torch.stack(found).exp().mean().log())
+
+
+def check_normaliser():
+    """The mean of e^T over many small batches, whose relative standard deviation is 7.3 a row, within a quarter."""
+    assert abs(normaliser(4) - 2) < 0.25
+
+
+def test_the_normaliser_of_small_batches():
+    check_normaliser()
+
+
+def test_mutant_a_normaliser_that_averages_logarithms(monkeypatch):
+    monkeypatch.setattr(torch, "logaddexp", lambda a, b: 0.9 * (a - math.log(0.9)) + 0.1 * (b - math.log(0.1)))
+    with pytest.raises(AssertionError):
+        check_normaliser()
+
+
+def test_ratios_that_vanish_keep_their_logarithm():
+    score = torch.tensor([-110.0, -20.0, 0.0, 30.0], requires_grad=True)
+    log_r = ratios.ESTIMATORS["least-squares"].log_ratio(score)
+    [slope] = torch.autograd.grad(log_r.sum(), score)
+    torch.testing.assert_close(log_r[:2], score[:2])
+    torch.testing.assert_close(log_r[2:], torch.tensor([math.log(math.log(2)), math.log(30.0)]))
+    assert slope.isfinite().all()
+    assert float(slope[0]) == 1
+
+
 # KL(N(m, I) || N(0, I)) = |m|^2 / 2 as it grows
 
 
