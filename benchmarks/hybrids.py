@@ -141,7 +141,7 @@ def write_table() -> None:
         f"one step each, Adam at {LEARNING_RATE:g} with betas (0, .99), decayed linearly; parameters are averaged at "
         f"{EMA}. R1 weighs two standard deviations of a mode, α-GAN's reconstruction .01. Columns as in "
         f"`implicit.md`; error: of what comes back of data, in standard deviations of a mode (root mean square). "
-        f"Mean ± standard error over seeds.",
+        f"Mean ± standard error over seeds; KL and spread are undefined where a seed has no draw near a mode.",
     ]  # fmt: skip
     for data in DATA:
         lines = []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import product
+from math import isnan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -83,12 +84,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def mean_cell(values: Sequence[float], digits: int) -> str:
-    """Write the mean and, of several values, its standard error.
+    """Write the mean and, of several values, its standard error; of values of which one is none, that it is undefined.
 
     Example:
-        >>> mean_cell([1.0, 3.0], 1), mean_cell([1.0], 1)
-        ('2.0 ± 1.0', '1.0')
+        >>> mean_cell([1.0, 3.0], 1), mean_cell([1.0], 1), mean_cell([1.0, float("nan")], 1)
+        ('2.0 ± 1.0', '1.0', 'undefined')
     """
+    if any(map(isnan, values)):
+        return "undefined"
     error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
     return f"{mean(values):.{digits}f}{error}"
 
