@@ -75,6 +75,7 @@ bench-adversarial: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eight_schools.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/four_points.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hybrids.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distribution_matching.py
 
 bench-attribute-arithmetic: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attribute_arithmetic.py

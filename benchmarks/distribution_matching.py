@@ -1,0 +1,304 @@
+"""Fashion-MNIST by one decoder under many objectives: who matches the latents, who matches the data, who infers?
+
+Distribution Matching in Variational Inference, in small. Each method trains the same networks with a seed. Every
+(method, seed) appends a line to ``results/distribution_matching.jsonl``; what is there is not run again. Draws and
+reconstructions of the first seed are shown in ``docs/matching.png``.
+
+Run: ``python benchmarks/distribution_matching.py [--methods NAME ...] [--seeds 3]``.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from implicit_images import FEATURES, trained_classifier
+from matplotlib.figure import Figure
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.optim import Adam
+
+from pyrogen.data import Batches, fashion_mnist
+from pyrogen.evaluation import elbo, frechet_distance, iwae
+from pyrogen.inference import ELBO, WGAN, Interpolated, Objective, Ratio, posterior_entries, train
+from pyrogen.inference.critics import Scaling, critic_for
+from pyrogen.inference.samples import Samples
+from pyrogen.models import VAE, Generator, vae
+from pyrogen.models.encoder import Encoder
+from pyrogen.nn import MLP
+from pyrogen.sites import Program
+from pyrogen.spec import scaled
+
+ROWS = RESULTS / "distribution_matching.jsonl"
+DRAWN = Path(__file__).parent.parent / "runs" / "distribution_matching"
+LATENT, CHANNELS, BATCH, STEPS, RATE, EMA = 16, (32, 64), 64, 2500, 5e-4, 0.995
+BOUNDED, PARTICLES = 1000, 500
+COMPARED, CODES = 5000, 2000
+CRITIC_STEPS, RATIO_STEPS = 600, 2000
+SHOWN = 20
+
+
+class Mean(nn.Module):
+    """The mean of p(x | z), in [-1, 1]."""
+
+    def __init__(self, model: VAE) -> None:
+        super().__init__()
+        self.decoder, self.likelihood = model.decoder, model.likelihood
+
+    def forward(self, z: Tensor) -> Tensor:
+        return scaled(self.likelihood(self.decoder(z)).mean, self.likelihood.spec)
+
+
+class Method(NamedTuple):
+    """An objective of a model, and how it is trained.
+
+    Attributes:
+        objective: made for a model, a guide and a few data.
+        encoder: of the guide.
+        steps: of the programs and of the critic in a round.
+        infers: whether there is a guide; without one, the model is the implicit one of the decoder's means.
+    """
+
+    objective: Callable[[Program, Program | None, dict[str, Tensor]], Objective]
+    encoder: str = "gaussian"
+    steps: tuple[int, int] = (1, 1)
+    infers: bool = True
+
+
+def wgan(model: Program, guide: Program | None, example: dict[str, Tensor]) -> WGAN:
+    critic = critic_for(model, False, (), CHANNELS, "none")
+    return WGAN(critic, [Interpolated(10.0)], transform=Scaling(model.spec))  # type: ignore[attr-defined]
+
+
+METHODS = {
+    "VAE": Method(lambda *_: ELBO()),
+    "AVB": Method(posterior_entries.avb, "implicit", (1, 2)),
+    "AAE": Method(posterior_entries.aae),
+    "α-GAN": Method(posterior_entries.alpha_gan),
+    "VEEGAN": Method(posterior_entries.veegan),
+    "ALI": Method(posterior_entries.ali),
+    "WGAN-GP": Method(wgan, steps=(1, 5), infers=False),
+}
+
+
+# Figures
+
+
+def kl_by_densities(guide: Encoder, x: Tensor) -> float:
+    """Estimate KL(q(z) || p(z)) for the aggregate of all data's normal posteriors, from draws of some."""
+    posterior = guide.posterior(x).base_dist  # type: ignore[attr-defined]
+    z = posterior.sample()[torch.randperm(len(x))[:CODES]]
+    log_q = torch.cat([
+        Normal(posterior.loc, posterior.scale).log_prob(some.unsqueeze(1)).sum(-1).logsumexp(1)
+        for some in z.split(100)
+    ]) - math.log(len(x))  # fmt: skip
+    return float((log_q - Normal(0.0, 1.0).log_prob(z).sum(1)).mean())
+
+
+def kl_by_classifier(z: Tensor) -> float:
+    """Estimate KL(q(z) || p(z)) by a critic that is learned of one half of the codes, on the other: too low."""
+
+    class Critic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = MLP(LATENT, 1, (256, 256))
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.network(z)
+
+    learned, held_out = z.chunk(2)
+    ratio = Ratio(Critic())
+    optimizer = Adam(ratio.parameters(), lr=1e-3, weight_decay=1e-4)
+    with torch.enable_grad():
+        for _ in range(RATIO_STEPS):
+            some = learned[torch.randint(len(learned), (256,))]
+            optimizer.zero_grad()
+            ratio.loss([some], [torch.randn_like(some)]).backward()
+            optimizer.step()
+    return float(ratio([held_out]).mean())
+
+
+def distance_by_critic(real: Tensor, fake: Tensor, model: VAE) -> float:
+    """Estimate the Wasserstein distance by a critic that learns of one half of data and draws, on the other."""
+    critic = critic_for(model, False, (), CHANNELS, "none")
+    objective = WGAN(critic, [Interpolated(10.0)])
+    optimizer = Adam(critic.parameters(), lr=5e-4, betas=(0.5, 0.9))
+    (real, real_held), (fake, fake_held) = real.chunk(2), fake.chunk(2)
+    with torch.enable_grad():
+        for _ in range(CRITIC_STEPS):
+            some = (values[torch.randint(len(values), (BATCH,))] for values in (real, fake))
+            optimizer.zero_grad()
+            objective.critic_loss_of(Samples(*((values,) for values in some), ())).backward()
+            optimizer.step()
+    return float(critic(real_held).mean() - critic(fake_held).mean())
+
+
+def figures_of_draws(draws: Tensor, model: VAE) -> dict[str, float]:
+    """Compare draws with test images, both in the unit interval."""
+    network, _ = trained_classifier(fashion_mnist())
+    real = fashion_mnist(pixels="dequantized").eval_columns("test")["x"][: 2 * COMPARED]
+    of_real, of_fake = (network.features(2 * x[:COMPARED] - 1) for x in (real, draws))
+    return {
+        "fid": frechet_distance(of_real, of_fake).value,
+        "distance": distance_by_critic(2 * real - 1, 2 * draws - 1, model),
+    }
+
+
+def figures_of_guide(method: Method, model: VAE, guide: Encoder) -> dict[str, float]:
+    """Bound the likelihood, compare aggregate posterior and prior, and see what comes back of test images."""
+    data = fashion_mnist(pixels="dequantized")
+    x = data.eval_columns("test")["x"]
+    few = Batches({"x": x[:BOUNDED]}, 250, shuffle=False, only=["x"])
+    slope, at_zero = (data.spec.bits_per_dim(v) for v in (1.0, 0.0))
+    assert slope is not None
+    assert at_zero is not None
+
+    def bits(nats: float) -> float:
+        return at_zero + nats * (slope - at_zero)
+
+    is_normal = method.encoder == "gaussian"
+    found = {"iwae": bits(iwae(model, guide, few, PARTICLES, propose=True).value)}
+    if is_normal:
+        found["elbo"] = bits(elbo(model, guide, few, 10).value)
+        found["own_iwae"] = bits(iwae(model, guide, few, PARTICLES).value)
+        found["kl"] = kl_by_densities(guide, x)
+    z = guide(x)
+    found["kl_by_classifier"] = kl_by_classifier(z)
+    back = model.likelihood(model.decoder(z)).mean.clamp(0, 1)
+    return found | {"error": float((back - x).square().mean().sqrt())}
+
+
+def measure(method: str, seed: int) -> dict[str, Any]:
+    """Train with one seed, and measure the averaged programs."""
+    how = METHODS[method]
+    data = fashion_mnist(pixels="dequantized")
+    torch.manual_seed(seed)
+    model, guide = vae(
+        data.spec, likelihood="laplace", latent=LATENT, network="convolutional", channels=CHANNELS,
+        encoder=how.encoder,  # type: ignore[arg-type]
+    )  # fmt: skip
+    trained = model if how.infers else Generator(Mean(model), data.spec, LATENT)
+    objective = how.objective(trained, guide, {"x": data.eval_columns("train")["x"][:BATCH]})
+    has_critic = any(p.requires_grad for p in objective.parameters())
+    adam = partial(Adam, lr=RATE, betas=(0.5, 0.99))
+    start = time.perf_counter()
+    training = train(
+        objective, trained, guide if how.infers else None, data.batches(BATCH, only=["x"], drop_last=True), adam,
+        adam if has_critic else None, steps=how.steps, num_steps=STEPS, ema=EMA, validate=False, compile=True,
+    )  # fmt: skip
+    for _ in training:
+        pass
+    seconds = time.perf_counter() - start
+    torch.manual_seed(seed)
+    with training.averaged(), torch.no_grad():
+        model.eval(), guide.eval()
+        draws = model.likelihood(model.decoder(torch.randn(2 * COMPARED, LATENT))).mean.clamp(0, 1)
+        figures = figures_of_draws(draws, model)
+        if how.infers:
+            figures |= figures_of_guide(how, model, guide)
+        if seed == 0:
+            shown = {"draws": draws[:SHOWN].contiguous()}
+            if how.infers:
+                shown["data"] = data.eval_columns("test")["x"][:SHOWN].contiguous()
+                shown["back"] = model.likelihood(model.decoder(guide(shown["data"]))).mean.clamp(0, 1).contiguous()
+            DRAWN.mkdir(parents=True, exist_ok=True)
+            save_file(shown, DRAWN / f"{method}.safetensors")
+    return {"method": method, "seed": seed, "seconds": seconds} | figures
+
+
+# The page
+
+
+def draw_figure() -> None:
+    """Show draws of each method, and what comes back of test images."""
+    names = [name for name in METHODS if (DRAWN / f"{name}.safetensors").exists()]
+    kept = {name: load_file(DRAWN / f"{name}.safetensors") for name in names}
+    rows = [(f"{name}: draws", of["draws"]) for name, of in kept.items()]
+    rows += [("data", next(of["data"] for of in kept.values() if "data" in of))]
+    rows += [(f"{name}: comes back", of["back"]) for name, of in kept.items() if "back" in of]
+    figure = Figure(figsize=(9, 0.5 * len(rows)), layout="constrained")
+    for axes, (name, x) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        axes.imshow(torch.cat(list(x[:, 0]), 1), cmap="gray_r", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axes.spines[:].set_visible(False)
+    figure.savefig(Path(__file__).parent.parent / "docs" / "matching.png", dpi=110)
+
+
+def of_training_images() -> list[str]:
+    """Return the figures of training images in the draws' place."""
+    data = fashion_mnist(pixels="dequantized")
+    torch.manual_seed(0)
+    model, _ = vae(data.spec, likelihood="laplace", latent=LATENT, network="convolutional", channels=CHANNELS)
+    with torch.no_grad():
+        found = figures_of_draws(data.eval_columns("train")["x"][: 2 * COMPARED], model)
+    return ["*training images*", *[""] * 6, f"{found['distance']:.2f}", f"{found['fid']:.1f}", "", ""]
+
+
+COLUMNS = {
+    "elbo": ("ELBO, bits/dim", 3),
+    "own_iwae": ("IWAE, bits/dim", 3),
+    "iwae": ("IWAE, moments", 3),
+    "kl": ("KL, densities", 2),
+    "kl_by_classifier": ("KL, classifier", 2),
+    "distance": ("Wasserstein", 2),
+    "fid": ("FID", 1),
+    "error": ("error", 3),
+    "seconds": ("seconds", 0),
+}
+
+
+def write_table() -> None:
+    """Write what all rows say."""
+    rows = read_rows(ROWS)
+    lines = []
+    for method in METHODS:
+        found = [row for row in rows if row["method"] == method]
+        cells = [
+            mean_cell(values, digits) if (values := [row[key] for row in found if key in row]) else "–"
+            for key, (_, digits) in COLUMNS.items()
+        ]
+        if found:
+            lines.append([method, str(len(found)), *cells])
+    write(
+        "distribution_matching",
+        header("Matching distributions: Fashion-MNIST by one decoder", "make bench-adversarial", 1,
+               versions("torch", "pyro-ppl", "pyrogen-ppl")),
+        f"After Distribution Matching in Variational Inference (Rosca et al., 2018), https://arxiv.org/abs/1802.06847. "
+        f"One convolutional decoder ({CHANNELS[0]} and {CHANNELS[1]} channels, {LATENT} latents, Laplace likelihood of "
+        f"dequantised pixels) and encoder (normal; for AVB with noise as input), critics that mirror them, batches of "
+        f"{BATCH}, {STEPS:,} rounds, Adam at {RATE:g} with betas (.5, .99), parameters averaged at {EMA}; a round is a "
+        f"step of each player, with two of AVB's critic and five of WGAN-GP's. All on test images; mean ± standard "
+        f"error over seeds.",
+        f"- ELBO and IWAE ({PARTICLES} draws): {BOUNDED:,} images, in bits per dimension, lower is better; IWAE with "
+        f"the guide, or with a Student's t of the moments of its draws, which a guide without density has alone.\n"
+        f"- KL(q(z) ‖ p(z)) in nats: by the densities of all posteriors, and by a classifier of latents on held-out "
+        f"codes, which is an underestimate.\n"
+        f"- Wasserstein: by an independent critic with a gradient penalty, {CRITIC_STEPS} steps, on held-out images "
+        f"and draws. FID: {COMPARED:,} draws in {FEATURES} features of a classifier, as in `implicit_images.md`. Draws "
+        f"are the means of p(x | z).\n"
+        f"- error: of what comes back of an image, root mean square, pixels from 0 to 1.",
+        table(["method", "seeds", *(name for name, _ in COLUMNS.values())], [of_training_images(), *lines]),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for task in missing(ROWS, seed=range(options.seeds), method=options.methods):
+        append_row(ROWS, measure(**task))
+    draw_figure()
+    write_table()
+
+
+if __name__ == "__main__":
+    main()
