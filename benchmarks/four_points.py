@@ -46,7 +46,7 @@ class Critic(nn.Module):
 METHODS: dict[str, tuple[str, Callable[[], Objective]]] = {
     "ELBO, normal guide": ("gaussian", ELBO),
     "AVB, implicit guide": ("implicit", lambda: AVB(Critic())),
-    "AVB with adaptive contrast, implicit guide": ("implicit", lambda: AVB(Critic(), contrast=64)),
+    "AVB with adaptive contrast, implicit guide": ("implicit", lambda: AVB(Critic(), contrast=16)),
 }
 
 
