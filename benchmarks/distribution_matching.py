@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from implicit_images import FEATURES, trained_classifier
-from matplotlib.figure import Figure
+from implicit_images import FEATURES, strips, trained_classifier
 from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.optim import Adam
 
-from pyrogen.data import Batches, fashion_mnist
+from pyrogen.data import Batches, Dataset, fashion_mnist
 from pyrogen.evaluation import elbo, frechet_distance, iwae
+from pyrogen.exhibits import decode
 from pyrogen.inference import ELBO, WGAN, Interpolated, Objective, Ratio, posterior_entries, train
 from pyrogen.inference.critics import Scaling, critic_for
 from pyrogen.inference.samples import Samples
 from pyrogen.models import VAE, Generator, vae
 from pyrogen.models.encoder import Encoder
-from pyrogen.nn import MLP
+from pyrogen.nn import MLP, DCGANCritic
 from pyrogen.sites import Program
 from pyrogen.spec import scaled
 
@@ -103,17 +103,8 @@ def kl_by_densities(guide: Encoder, x: Tensor) -> float:
 
 def kl_by_classifier(z: Tensor) -> float:
     """Estimate KL(q(z) || p(z)) by a critic that is learned of one half of the codes, on the other: too low."""
-
-    class Critic(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = MLP(LATENT, 1, (256, 256))
-
-        def forward(self, z: Tensor) -> Tensor:
-            return self.network(z)
-
     learned, held_out = z.chunk(2)
-    ratio = Ratio(Critic())
+    ratio = Ratio(MLP(LATENT, 1, (256, 256)))
     optimizer = Adam(ratio.parameters(), lr=1e-3, weight_decay=1e-4)
     with torch.enable_grad():
         for _ in range(RATIO_STEPS):
@@ -124,9 +115,9 @@ def kl_by_classifier(z: Tensor) -> float:
     return float(ratio([held_out]).mean())
 
 
-def distance_by_critic(real: Tensor, fake: Tensor, model: VAE) -> float:
+def distance_by_critic(real: Tensor, fake: Tensor) -> float:
     """Estimate the Wasserstein distance by a critic that learns of one half of data and draws, on the other."""
-    critic = critic_for(model, False, (), CHANNELS, "none")
+    critic = DCGANCritic(real.shape[1:], CHANNELS, "none")
     objective = WGAN(critic, [Interpolated(10.0)])
     optimizer = Adam(critic.parameters(), lr=5e-4, betas=(0.5, 0.9))
     (real, real_held), (fake, fake_held) = real.chunk(2), fake.chunk(2)
@@ -139,38 +130,27 @@ def distance_by_critic(real: Tensor, fake: Tensor, model: VAE) -> float:
     return float(critic(real_held).mean() - critic(fake_held).mean())
 
 
-def figures_of_draws(draws: Tensor, model: VAE) -> dict[str, float]:
+def figures_of_draws(draws: Tensor, data: Dataset) -> dict[str, float]:
     """Compare draws with test images, both in the unit interval."""
     network, _ = trained_classifier(fashion_mnist())
-    real = fashion_mnist(pixels="dequantized").eval_columns("test")["x"][: 2 * COMPARED]
-    of_real, of_fake = (network.features(2 * x[:COMPARED] - 1) for x in (real, draws))
-    return {
-        "fid": frechet_distance(of_real, of_fake).value,
-        "distance": distance_by_critic(2 * real - 1, 2 * draws - 1, model),
-    }
+    real, fake = (scaled(x, data.spec) for x in (data.eval_columns("test")["x"][: 2 * COMPARED], draws))
+    of_real, of_fake = (network.features(x[:COMPARED]) for x in (real, fake))
+    return {"fid": frechet_distance(of_real, of_fake).value, "distance": distance_by_critic(real, fake)}
 
 
-def figures_of_guide(method: Method, model: VAE, guide: Encoder) -> dict[str, float]:
+def figures_of_guide(method: Method, model: VAE, guide: Encoder, data: Dataset) -> dict[str, float]:
     """Bound the likelihood, compare aggregate posterior and prior, and see what comes back of test images."""
-    data = fashion_mnist(pixels="dequantized")
     x = data.eval_columns("test")["x"]
     few = Batches({"x": x[:BOUNDED]}, 250, shuffle=False, only=["x"])
-    slope, at_zero = (data.spec.bits_per_dim(v) for v in (1.0, 0.0))
-    assert slope is not None
-    assert at_zero is not None
-
-    def bits(nats: float) -> float:
-        return at_zero + nats * (slope - at_zero)
-
-    is_normal = method.encoder == "gaussian"
-    found = {"iwae": bits(iwae(model, guide, few, PARTICLES, propose=True).value)}
-    if is_normal:
-        found["elbo"] = bits(elbo(model, guide, few, 10).value)
-        found["own_iwae"] = bits(iwae(model, guide, few, PARTICLES).value)
+    bounds = {"iwae": iwae(model, guide, few, PARTICLES, propose=True)}
+    if method.encoder == "gaussian":
+        bounds |= {"elbo": elbo(model, guide, few, 10), "own_iwae": iwae(model, guide, few, PARTICLES)}
+    found = {name: bound.in_bits_per_dim(data.spec).value for name, bound in bounds.items()}
+    if method.encoder == "gaussian":
         found["kl"] = kl_by_densities(guide, x)
     z = guide(x)
     found["kl_by_classifier"] = kl_by_classifier(z)
-    back = model.likelihood(model.decoder(z)).mean.clamp(0, 1)
+    back = decode(model, z).clamp(0, 1)
     return found | {"error": float((back - x).square().mean().sqrt())}
 
 
@@ -198,15 +178,15 @@ def measure(method: str, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     with training.averaged(), torch.no_grad():
         model.eval(), guide.eval()
-        draws = model.likelihood(model.decoder(torch.randn(2 * COMPARED, LATENT))).mean.clamp(0, 1)
-        figures = figures_of_draws(draws, model)
+        draws = decode(model, torch.randn(2 * COMPARED, LATENT)).clamp(0, 1)
+        figures = figures_of_draws(draws, data)
         if how.infers:
-            figures |= figures_of_guide(how, model, guide)
+            figures |= figures_of_guide(how, model, guide, data)
         if seed == 0:
             shown = {"draws": draws[:SHOWN].contiguous()}
             if how.infers:
                 shown["data"] = data.eval_columns("test")["x"][:SHOWN].contiguous()
-                shown["back"] = model.likelihood(model.decoder(guide(shown["data"]))).mean.clamp(0, 1).contiguous()
+                shown["back"] = decode(model, guide(shown["data"])).clamp(0, 1).contiguous()
             DRAWN.mkdir(parents=True, exist_ok=True)
             save_file(shown, DRAWN / f"{method}.safetensors")
     return {"method": method, "seed": seed, "seconds": seconds} | figures
@@ -222,22 +202,15 @@ def draw_figure() -> None:
     rows = [(f"{name}: draws", of["draws"]) for name, of in kept.items()]
     rows += [("data", next(of["data"] for of in kept.values() if "data" in of))]
     rows += [(f"{name}: comes back", of["back"]) for name, of in kept.items() if "back" in of]
-    figure = Figure(figsize=(9, 0.5 * len(rows)), layout="constrained")
-    for axes, (name, x) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
-        axes.imshow(torch.cat(list(x[:, 0]), 1), cmap="gray_r", vmin=0, vmax=1)
-        axes.set(xticks=[], yticks=[])
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-        axes.spines[:].set_visible(False)
-    figure.savefig(Path(__file__).parent.parent / "docs" / "matching.png", dpi=110)
+    strips(rows, 1.0, "matching.png")
 
 
 def of_training_images() -> list[str]:
     """Return the figures of training images in the draws' place."""
     data = fashion_mnist(pixels="dequantized")
     torch.manual_seed(0)
-    model, _ = vae(data.spec, likelihood="laplace", latent=LATENT, network="convolutional", channels=CHANNELS)
     with torch.no_grad():
-        found = figures_of_draws(data.eval_columns("train")["x"][: 2 * COMPARED], model)
+        found = figures_of_draws(data.eval_columns("train")["x"][: 2 * COMPARED], data)
     return ["*training images*", *[""] * 6, f"{found['distance']:.2f}", f"{found['fid']:.1f}", "", ""]
 
 

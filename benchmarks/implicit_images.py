@@ -304,18 +304,22 @@ def perfect() -> str:
     return f"{mean(values):.3f}"
 
 
+def strips(rows: Sequence[tuple[str, Tensor]], top: float, name: str) -> None:
+    """Show rows of images from 0 to ``top``, each beside its name, in a picture of the documentation."""
+    figure = Figure(figsize=(9, 0.52 * len(rows)), layout="constrained")
+    for axes, (label, x) in zip(figure.subplots(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+        axes.imshow(torch.cat(list(x[:, 0]), 1), cmap="gray_r", vmin=0, vmax=top)
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
+        axes.spines[:].set_visible(False)
+    figure.savefig(Path(__file__).parent.parent / "docs" / name, dpi=110)
+
+
 def draw_figure() -> None:
     """Show draws of the settings whose first seed has run."""
     places = [(data, name, CACHE / f"{data}, {name}.safetensors") for data in SETTINGS for name in SETTINGS[data]]
     shown = [(name, path) for data, name, path in places if data != "stacked" and path.exists()]
-    figure = Figure(figsize=(9, 0.52 * len(shown)), layout="constrained")
-    for axes, (name, path) in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
-        x = load_file(path)["x"].clamp(0, 255)
-        axes.imshow(torch.cat(list(x[:, 0]), 1), cmap="gray_r", vmin=0, vmax=255)
-        axes.set(xticks=[], yticks=[])
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-        axes.spines[:].set_visible(False)
-    figure.savefig(Path(__file__).parent.parent / "docs" / "clothes.png", dpi=110)
+    strips([(name, load_file(path)["x"].clamp(0, 255)) for name, path in shown], 255, "clothes.png")
 
 
 def report() -> None:

@@ -84,7 +84,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def mean_cell(values: Sequence[float], digits: int) -> str:
-    """Write the mean and, of several values, its standard error; of values of which one is none, that it is undefined.
+    """Write the mean and, of several values, its standard error; ``undefined`` where one of them is NaN.
 
     Example:
         >>> mean_cell([1.0, 3.0], 1), mean_cell([1.0], 1), mean_cell([1.0, float("nan")], 1)

@@ -57,7 +57,8 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments[0:1] = ["--model", arguments[0]]
-    names = _names(arguments)
+    given = _given(arguments)
+    names = _names(given)
     parser = make_parser("train", "Fit a model to data, and keep everything in a run directory.")
     parser.add_argument("--config", action="config", help="a file of settings, as --print-config prints them")
     parser.add_argument("--model", type=str, help="a model of `pyrogen list`; may come first, without --model")
@@ -84,7 +85,6 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     device = device_of(values["device"])
     recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
-    given = _given(arguments)
     if chosen_so := [f"--{key} {value}" for key, value in preferred.items() if key not in given]:
         options["note"] = (
             f"{names['objective']} passes gradients through the data that a model draws: chose {' '.join(chosen_so)}"
@@ -116,9 +116,8 @@ def device_of(name: str) -> str:
     return name
 
 
-def _names(arguments: Sequence[str]) -> dict[str, str]:
+def _names(given: Mapping[str, Any]) -> dict[str, str]:
     """Find out which model, objective and data are meant, before all options can be known."""
-    given = _given(arguments)
     defaults = {"model": "", "data": "digits", "data_b": "", "objective": ""}
     names = {kind: str(given.get(kind) or default) for kind, default in defaults.items()}
     # An algorithm that is a model and an objective of one name goes by that name.

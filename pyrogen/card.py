@@ -21,7 +21,7 @@ from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import simulate
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, is_latent
-from pyrogen.spec import DataSpec, scaled
+from pyrogen.spec import scaled
 from pyrogen.translation import collapse, distances, figures, translations
 
 __all__ = ["accepted_columns", "bound", "evaluate", "inspect"]
@@ -195,7 +195,7 @@ def evaluate(
         measured["elbo_estimate"] = said
     if list(roles.observed) == ["x"] and dataset.spec.bits_per_dim(0.0) is not None:
         measured |= {
-            _in_bits[key]: _bits_per_dim(value, dataset.spec) for key, value in measured.items() if key in _in_bits
+            _in_bits[key]: value.in_bits_per_dim(dataset.spec) for key, value in measured.items() if key in _in_bits
         }
     if list(roles.observed) == ["y"] and not roles.has_latents and dataset.spec.num_classes is not None:
         measured["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
@@ -203,13 +203,6 @@ def evaluate(
 
 
 _in_bits = {"log_likelihood": "bits_per_dim", "elbo": "elbo_bits_per_dim", "iwae": "iwae_bits_per_dim"}
-
-
-def _bits_per_dim(estimate: Estimate, spec: DataSpec) -> Estimate:
-    at_zero, at_one = spec.bits_per_dim(0.0), spec.bits_per_dim(1.0)
-    assert at_zero is not None
-    assert at_one is not None
-    return estimate.scaled(at_one - at_zero, at_zero, "bits/dim")
 
 
 def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> Batches:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pyrogen.spec import DataSpec
+
 __all__ = ["Estimate", "mean"]
 
 
@@ -41,6 +43,21 @@ class Estimate:
         """
         stderr = None if self.stderr is None else abs(factor) * self.stderr
         return Estimate(shift + factor * self.value, stderr, unit, self.num_particles)
+
+    def in_bits_per_dim(self, spec: DataSpec) -> "Estimate":
+        """Return a log-likelihood in nats, or a bound of it, as bits per dimension of discrete or dequantised data.
+
+        Raises:
+            ValueError: where the data are real numbers, which have none.
+
+        Example:
+            >>> Estimate(0.0, None, "nats").in_bits_per_dim(DataSpec((2,), "dequantized", levels=256)).value
+            8.0
+        """
+        at_zero, at_one = spec.bits_per_dim(0.0), spec.bits_per_dim(1.0)
+        if at_zero is None or at_one is None:
+            raise ValueError(f"{spec.kind} data have no bits per dimension")
+        return self.scaled(at_one - at_zero, at_zero, "bits/dim")
 
 
 def mean(values: Tensor, unit: str, num_particles: int | None = None) -> Estimate:

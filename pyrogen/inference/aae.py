@@ -111,12 +111,14 @@ class AAE(Objective):
         Besides being no bound, this leaves out how much latents tell of data,
         :math:`\mathrm{KL}(q(z \mid x) \| p(z)) = \mathrm{KL}(q(z) \| p(z)) + \mathrm{I}(x; z)` on average.
         """
+        if not all(isinstance(game, GAN) and game.has_log_ratios for game in self.games):
+            return None
         run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
         log_likelihood, pairs = run.reconstruction()
-        games = self._games(pairs.names)
-        if not all(isinstance(game, GAN) and game.has_log_ratios for game, _ in games):
-            return None
-        scores = [game.scores([pairs.latents[i] for i in which], pairs.covariates).sum() for game, which in games]
+        scores = [
+            game.scores([pairs.latents[i] for i in which], pairs.covariates).sum()
+            for game, which in self._games(pairs.names)
+        ]
         return log_likelihood + pairs.scale * torch.stack(scores).sum()
 
     def monitored(self) -> dict[str, Tensor]:
