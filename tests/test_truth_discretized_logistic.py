@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.distributions import DiscretizedLogistic
+from pyrogen.evaluation import Estimate
 from pyrogen.spec import DataSpec, scaled
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -161,6 +162,27 @@ def test_bits_per_dim():
 def test_mutant_bits(mutant):
     with pytest.raises(AssertionError):
         check_uniform(mutant)
+
+
+def in_bits(spec: DataSpec, log_p: float) -> float:
+    return Estimate(log_p, None, "nats").in_bits_per_dim(spec).value
+
+
+def test_an_estimate_in_bits_per_dim():
+    """Its value is that of the data, and its error is divided alike, without the shift, and has no sign."""
+    check_uniform(in_bits)
+    found = Estimate(-7.0, 3.0, "nats", 10).in_bits_per_dim(DataSpec((3, 5), "dequantized", levels=32))
+    assert found.stderr == pytest.approx(3 / (15 * math.log(2)))
+    assert (found.unit, found.num_particles) == ("bits/dim", 10)
+    with pytest.raises(ValueError, match="real data have no bits per dimension"):
+        Estimate(-1.0, None, "nats").in_bits_per_dim(DataSpec((4,), "real"))
+
+
+def test_mutant_an_estimate_without_the_shift(monkeypatch):
+    plain = Estimate.scaled
+    monkeypatch.setattr(Estimate, "scaled", lambda self, factor, shift, unit: plain(self, factor, 0.0, unit))
+    with pytest.raises(AssertionError):
+        check_uniform(in_bits)
 
 
 def test_dequantised_density_agrees_with_the_levels_it_came_from():
