@@ -170,7 +170,8 @@ def evaluate(
         split: train, validation or test.
         num_particles: of the importance-weighted bound; the ELBO takes a tenth, at least one.
         by_samples: compare draws with data, though there is a density: a guide that was not fitted gives no bound.
-        objective: what the programs were fitted by: where its critics say what the ELBO is, ``elbo_estimate`` is that.
+        objective: what the programs were fitted by: where its critics say what the ELBO is, ``elbo_estimate`` is that;
+            where they are classifiers, ``critic_ece_of_…`` is of what each says of held-out samples.
 
     Returns:
         Figures by name, as the command line's ``--json`` calls them.
@@ -184,8 +185,9 @@ def evaluate(
         return figures(translations(model, guide, dataset, split), dataset.spec)
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
+    of_critics = {} if objective is None else _calibration(objective, model, guide, batches)
     if roles.is_implicit or by_samples:
-        return {"energy_distance": _energy_distance(model, dataset, batches, roles)}
+        return {"energy_distance": _energy_distance(model, dataset, batches, roles)} | of_critics
     particles = num_particles if roles.has_implicit_guide else max(1, num_particles // 10)
     name, estimate = _bound(model, guide, batches, roles, particles)
     measured = {name: estimate}
@@ -199,7 +201,7 @@ def evaluate(
         }
     if list(roles.observed) == ["y"] and not roles.has_latents and dataset.spec.num_classes is not None:
         measured["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
-    return measured
+    return measured | of_critics
 
 
 _in_bits = {"log_likelihood": "bits_per_dim", "elbo": "elbo_bits_per_dim", "iwae": "iwae_bits_per_dim"}
@@ -221,6 +223,25 @@ def _elbo_estimate(objective: Objective, model: Program, guide: Program | None, 
 
     values = over(batches, said, model, guide, objective)
     return Estimate(float(values.mean()), None, "nats, not a bound") if len(values) else None
+
+
+def _calibration(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> dict[str, Estimate]:
+    """Measure how well critics know how sure they can be: of as many samples of either class, which is the first?"""
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def compare(batch: dict[str, Tensor]) -> Tensor:
+        for name, logits in objective.log_ratios(model, guide, **batch).items():
+            found.setdefault(name, []).append(logits)
+        return torch.empty(0)
+
+    over(batches, compare, model, guide, objective)
+    measured = {}
+    for name, pairs in found.items():
+        first, second = (torch.cat(logits).cpu() for logits in zip(*pairs, strict=True))
+        outcome = torch.cat([torch.ones_like(first), torch.zeros_like(second)])
+        error = evaluation.calibration_error(torch.cat([first, second]).sigmoid(), outcome)
+        measured[f"critic_ece_of_{name}"] = Estimate(error, None, "probability")
+    return measured
 
 
 def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Roles:

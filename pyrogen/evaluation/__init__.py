@@ -2,7 +2,7 @@
 
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
-from pyrogen.evaluation.classification import accuracy
+from pyrogen.evaluation.classification import accuracy, calibration_error
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
@@ -18,6 +18,7 @@ __all__ = [
     "PrecisionRecall",
     "accuracy",
     "attribute_arithmetic",
+    "calibration_error",
     "coverage",
     "elbo",
     "energy_distance",

@@ -11,7 +11,7 @@ from pyrogen.errors import ProgramError
 from pyrogen.inference.adversarial import Scoring
 from pyrogen.inference.autoencoding import Autoencoder
 from pyrogen.inference.distance import Distance, flat
-from pyrogen.inference.gan import GAN, as_game
+from pyrogen.inference.gan import as_game
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.samples import Samples
 from pyrogen.sites import Program, is_data, sample_sites
@@ -97,13 +97,17 @@ class AAE(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critics' loss, with their penalties."""
         with torch.no_grad():
-            run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
-            of_prior, of_guide = run.prior()
-        losses = []
-        for game, which in self._games(of_prior.names):
-            real, fake = (tuple(pairs.latents[i] for i in which) for pairs in (of_prior, of_guide))
-            losses.append(game.critic_loss_of(Samples(real, fake, of_prior.covariates)))
-        return torch.stack(losses).sum()
+            compared = self._compared(model, guide, args, kwargs)
+        return torch.stack([game.critic_loss_of(samples) for game, samples in compared.values()]).sum()
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the critics' logits of draws of the prior and of the guide, by site if each has its own."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, (game, samples) in self._compared(model, guide, args, kwargs).items():
+            found |= game.log_ratios_of({name: samples})
+        return found
 
     def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
         r"""Return :math:`\log p(x \mid z) + D(z)`, where logits are log-ratios of prior to *aggregate* posterior.
@@ -111,7 +115,7 @@ class AAE(Objective):
         Besides being no bound, this leaves out how much latents tell of data,
         :math:`\mathrm{KL}(q(z \mid x) \| p(z)) = \mathrm{KL}(q(z) \| p(z)) + \mathrm{I}(x; z)` on average.
         """
-        if not all(isinstance(game, GAN) and game.has_log_ratios for game in self.games):
+        if not all(game.has_log_ratios for game in self.games):
             return None
         run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
         log_likelihood, pairs = run.reconstruction()
@@ -130,6 +134,18 @@ class AAE(Objective):
     def after_step(self, player: Player) -> None:
         for game in self.games:
             game.after_step(player)  # type: ignore[operator]
+
+    def _compared(
+        self, model: Program, guide: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, tuple[Scoring, Samples]]:
+        """Return each game with draws of the prior and of the guide."""
+        run = Autoencoder(model, guide, args, kwargs, self.covariates, observes=True)
+        of_prior, of_guide = run.prior()
+        compared = {}
+        for name, (game, which) in zip(self.names, self._games(of_prior.names), strict=True):
+            real, fake = (tuple(pairs.latents[i] for i in which) for pairs in (of_prior, of_guide))
+            compared[name or "latents"] = game, Samples(real, fake, of_prior.covariates)
+        return compared
 
     def _games(self, names: Sequence[str]) -> list[tuple[Scoring, list[int]]]:
         """Pair each game with the places of its sites among all latents."""

@@ -1,7 +1,7 @@
 """Two players: a critic that compares real data with a program's draws, and the program that answers to it."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,9 @@ class Scoring(Adversarial):
         ProgramError: where the critic returns another shape than ``(batch,)`` or ``(batch, 1)``.
     """
 
+    has_log_ratios = False
+    """Whether the best critic's score is the logarithm of the ratio of densities, real to fake."""
+
     critic_order: Tensor
     critic_real: Tensor
     critic_fake: Tensor
@@ -107,6 +110,21 @@ class Scoring(Adversarial):
             self.critic_real.lerp_(of_real.mean().to(self.critic_real.dtype), 1 - REMEMBERED)
             self.critic_fake.lerp_(of_fake.mean().to(self.critic_fake.dtype), 1 - REMEMBERED)
         return self.loss_of_critic(of_real, of_fake) + penalty
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the critic's logits of data and of draws, where they are log-ratios."""
+        return self.log_ratios_of({"data": self.samples(model, args, kwargs)}) if self.has_log_ratios else {}
+
+    def log_ratios_of(self, compared: Mapping[str, Samples]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return logits of data and draws as the critic sees them, by name, where they are log-ratios."""
+        if not self.has_log_ratios:
+            return {}
+        return {
+            name: (self.scores(samples.real, samples.covariates), self.scores(samples.fake, samples.covariates))
+            for name, samples in compared.items()
+        }
 
     def monitored(self) -> dict[str, Tensor]:
         """Return moving averages: how often the critic scored a datum above a draw, and its scores of either.

@@ -90,6 +90,12 @@ class ALI(Objective):
             samples = Samples(*self._pairs(model, guide, args, kwargs))
         return self.game.critic_loss_of(samples)
 
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the critic's logits of pairs that the guide inferred, and that the model drew."""
+        return self.game.log_ratios_of({"pairs": Samples(*self._pairs(model, guide, args, kwargs))})
+
     def monitored(self) -> dict[str, Tensor]:
         """Return what a GAN's critic keeps an eye on; what the guide inferred counts as real."""
         return self.game.monitored()

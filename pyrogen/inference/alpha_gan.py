@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.inference.autoencoding import Autoencoder, Decode
-from pyrogen.inference.gan import GAN, as_game
+from pyrogen.inference.gan import as_game
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.samples import Samples
 from pyrogen.sites import Program
@@ -84,20 +84,24 @@ class AlphaGAN(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return both critics' loss, with their penalties."""
         with torch.no_grad():
-            run = Autoencoder(model, guide, args, kwargs, self.covariates, self.decode)
-            reconstructed = run.decoded()
-            fake, real, _ = run.generated()
-            of_data = [
-                Samples(real.data, made.data, made.covariates).transformed(self.game.transform)
-                for made in (reconstructed, fake)
-            ]
-        of_latents = Samples(fake.latents, real.latents, fake.covariates)
-        losses = [self.game.critic_loss_of(samples) for samples in of_data]
+            of_data, of_latents = self._compared(model, guide, args, kwargs)
+        losses = [self.game.critic_loss_of(samples) for samples in of_data.values()]
         return torch.stack(losses).mean() + self.latent_game.critic_loss_of(of_latents)
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return logits of data, of reconstructions and draws together, and of latents of the prior and the guide."""
+        of_data, of_latents = self._compared(model, guide, args, kwargs)
+        found = self.latent_game.log_ratios_of({"latents": of_latents})
+        if self.game.has_log_ratios:  # a critic of both estimates the ratio of data to their mixture
+            of_real, of_made = zip(*self.game.log_ratios_of(of_data).values(), strict=True)
+            found["data"] = torch.cat(of_real), torch.cat(of_made)
+        return found
 
     def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
         r"""Return :math:`\log p(x \mid z) + C(z)`, where logits are log-ratios, as :class:`AAE` does."""
-        if not (isinstance(self.latent_game, GAN) and self.latent_game.has_log_ratios):
+        if not self.latent_game.has_log_ratios:
             return None
         log_likelihood, pairs = Autoencoder(model, guide, args, kwargs, self.covariates).reconstruction()
         return log_likelihood + pairs.scale * self.latent_game.scores(pairs.latents, pairs.covariates).sum()
@@ -109,6 +113,19 @@ class AlphaGAN(Objective):
     def after_step(self, player: Player) -> None:
         self.game.after_step(player)
         self.latent_game.after_step(player)
+
+    def _compared(
+        self, model: Program, guide: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, Samples], Samples]:
+        """Return data with what the model made in their place, and latents of the prior with those of the guide."""
+        run = Autoencoder(model, guide, args, kwargs, self.covariates, self.decode)
+        reconstructed = run.decoded()
+        fake, real, _ = run.generated()
+        of_data = {
+            name: Samples(real.data, made.data, made.covariates).transformed(self.game.transform)
+            for name, made in (("reconstructions", reconstructed), ("draws", fake))
+        }
+        return of_data, Samples(fake.latents, real.latents, fake.covariates)
 
     def _scores(self, data: Sequence[Tensor], covariates: Sequence[Tensor]) -> Tensor:
         seen = data if self.game.transform is None else [self.game.transform(x) for x in data]

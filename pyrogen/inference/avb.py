@@ -154,11 +154,9 @@ class AVB(Objective):
         run = self._run(model, guide, args, kwargs)
         losses, orders = [], []
         with torch.no_grad():
-            guide_trace = run.guide_trace(self.num_particles)
-            model_trace = run.model_trace(self.num_particles, guide_trace, ())
-        for names, ratio in self._groups(model_trace, guide_trace):
+            compared = self._all_compared(run)
+        for ratio, of_q, of_p, conditions in compared.values():
             with torch.no_grad():
-                of_q, of_p, conditions = self._compared(run, names, model_trace, guide_trace)
                 orders.append((ratio(of_q, conditions) > ratio(of_p, conditions)).float().mean())
             losses.append(ratio.loss(of_q, of_p, conditions))
         with torch.no_grad():
@@ -168,6 +166,16 @@ class AVB(Objective):
     def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss with its sign turned."""
         return -self(model, guide, *args, **kwargs)
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what the ratios say of draws of the guide, and of what they are told from, by the names of sites."""
+        compared = self._all_compared(self._run(model, guide, args, kwargs))
+        return {
+            name: (ratio(of_q, conditions), ratio(of_p, conditions))
+            for name, (ratio, of_q, of_p, conditions) in compared.items()
+        }
 
     def monitored(self) -> dict[str, Tensor]:
         """Return a moving average of how often a critic scored a draw of the guide above one of what it is told from.
@@ -225,6 +233,15 @@ class AVB(Objective):
         for site in filter(is_latent, sample_sites(guide_trace)):
             if site["infer"].get("is_auxiliary") and (of_noise or is_implicit(site["fn"])):
                 _make_point(site, torch.zeros(()))
+
+    def _all_compared(self, run: Run) -> dict[str, tuple[LogRatio, list[Tensor], list[Tensor], tuple[Tensor, ...]]]:
+        """Return each ratio with what it compares, by the names of its sites."""
+        guide_trace = run.guide_trace(self.num_particles)
+        model_trace = run.model_trace(self.num_particles, guide_trace, ())
+        return {
+            ", ".join(names): (ratio, *self._compared(run, names, model_trace, guide_trace))
+            for names, ratio in self._groups(model_trace, guide_trace)
+        }
 
     def _compared(
         self, run: Run, names: Sequence[str], model_trace: Trace, guide_trace: Trace

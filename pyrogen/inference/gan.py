@@ -133,8 +133,7 @@ class GAN(Scoring):
         self.label_smoothing = label_smoothing
 
     @property
-    def has_log_ratios(self) -> bool:
-        """Whether the best critic's score is the logarithm of the ratio of densities, real to fake."""
+    def has_log_ratios(self) -> bool:  # type: ignore[override]
         return GAMES[self.game].real is _minus_log_real and not self.label_smoothing
 
     def loss_of_programs(self, fake: Tensor) -> Tensor:

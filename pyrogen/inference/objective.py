@@ -53,6 +53,17 @@ class Objective(nn.Module, ABC):
         """
         return None
 
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return what critics that estimate log-ratios of densities say of samples, by what they compare.
+
+        Returns:
+            For each such critic its logits, shapes ``(batch,)``, of samples of the ratio's numerator, and then of its
+            denominator.
+        """
+        return {}
+
     def after_step(self, player: Player) -> None:
         """Do what follows a player's step: advance a schedule, clip weights, move a target network."""
 

@@ -152,7 +152,7 @@ def ali(
     example: Example,
     *,
     game: Literal["non-saturating", "minimax", "least-squares"] = "non-saturating",
-    decode: Decode = "mean",
+    decode: Decode = "sample",
     penalty: PenaltyName = "r1",
     penalty_weight: float = 1.0,
     hidden: Sequence[int] = (256, 256),
@@ -162,7 +162,7 @@ def ali(
 
     Args:
         game: non-saturating, minimax or least-squares.
-        decode: what the critic sees of the model: a sample, or the mean.
+        decode: what the critic sees of the model: a sample, or the mean, from which no scale is learned.
         penalty: of the critic's gradient: none, interpolated, dragan or r1.
         penalty_weight: its weight, for data scaled to [-1, 1].
         hidden: widths of the critic's fully connected layers.
@@ -180,7 +180,7 @@ def veegan(
     *,
     weight: float = 1.0,
     distance: Literal["density", "squared"] = "density",
-    decode: Decode = "mean",
+    decode: Decode = "sample",
     penalty: PenaltyName = "r1",
     penalty_weight: float = 1.0,
     hidden: Sequence[int] = (256, 256),
@@ -191,7 +191,7 @@ def veegan(
     Args:
         weight: of the reconstruction.
         distance: density, or squared, for guides without a density.
-        decode: what the critic sees of the model: a sample, or the mean.
+        decode: what the critic sees of the model: a sample, or the mean, from which no scale is learned.
         penalty: of the critic's gradient: none, interpolated, dragan or r1.
         penalty_weight: its weight, for data scaled to [-1, 1].
         hidden: widths of the critic's fully connected layers.

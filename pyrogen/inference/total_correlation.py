@@ -113,14 +113,20 @@ class FactorVAE(Decomposed):
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critic's loss, in nats."""
-        with torch.no_grad():
-            z = codes(latent_site(poutine.trace(or_nothing(guide)).get_trace(*args, **kwargs)))
-            of_product = permuted(z)
-        real, fake = scores_of(self.critic, z), scores_of(self.critic, of_product)
+        [(real, fake)] = self.log_ratios(model, guide, *args, **kwargs).values()
         with torch.no_grad():
             self.total_correlation.lerp_(real.mean().to(self.total_correlation.dtype), 1 - REMEMBERED)
         game = GAMES["minimax"]
         return game.real(real).mean() + game.fake(fake).mean()
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the critic's logits of codes, and of codes whose coordinates come from different data each."""
+        with torch.no_grad():
+            z = codes(latent_site(poutine.trace(or_nothing(guide)).get_trace(*args, **kwargs)))
+            of_product = permuted(z)
+        return {"codes": (scores_of(self.critic, z), scores_of(self.critic, of_product))}
 
     def monitored(self) -> dict[str, Tensor]:
         """Return a moving average of the total correlation, as the critic sees it, in nats."""

@@ -92,15 +92,26 @@ class VEEGAN(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critic's loss, with its penalties."""
         with torch.no_grad():
-            run = Autoencoder(model, guide, args, kwargs, self.covariates, self.decode)
-            generated, inferred, _ = run.generated()
-        # What the model made is the critic's first class, which a GAN calls real.
-        first, second = generated.seen(self.transform), inferred.seen(self.transform)
-        return self.game.critic_loss_of(Samples(first, second, generated.covariates))
+            samples = self._compared(model, guide, args, kwargs)
+        return self.game.critic_loss_of(samples)
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the critic's logits of pairs that the model drew, and that the guide inferred."""
+        return self.game.log_ratios_of({"pairs": self._compared(model, guide, args, kwargs)})
 
     def monitored(self) -> dict[str, Tensor]:
         """Return what a GAN's critic keeps an eye on; what the model made counts as real."""
         return self.game.monitored()
+
+    def _compared(
+        self, model: Program, guide: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Samples:
+        """Return pairs of the model, which are the critic's first class, called real by a GAN, and of the guide."""
+        run = Autoencoder(model, guide, args, kwargs, self.covariates, self.decode)
+        generated, inferred, _ = run.generated()
+        return Samples(generated.seen(self.transform), inferred.seen(self.transform), generated.covariates)
 
     def _distance(self, model_trace: Trace, guide_trace: Trace) -> Tensor:
         """Return how far the guide's latents are from those that data were made of, scaled, in all."""
