@@ -114,7 +114,7 @@ def _drive(
     validate: Callable[[], tuple[str, float]] | None = None
     look: Callable[[], Mapping[str, float]] | None = None
     if dataset.num_data("validation"):
-        by_samples = not training.objective.sums_over_data
+        by_samples = training.objective.by_samples
         validate = partial(_validated, programs, dataset, by_samples)
         look = partial(inspect, *programs, dataset, "validation", by_samples=by_samples)
         with rehearsal(modules_of(*programs).values()):
@@ -238,7 +238,7 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         dataset,
         options["split"],
         options["num_particles"],
-        by_samples=not objective.sums_over_data,
+        by_samples=objective.by_samples,
         objective=objective,
     )
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}

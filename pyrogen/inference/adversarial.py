@@ -36,6 +36,7 @@ class Adversarial(Objective):
     """
 
     sums_over_data = False
+    by_samples = True
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class ALI(Objective):
     """
 
     sums_over_data = False
+    by_samples = True
     saturates = True
 
     def __init__(

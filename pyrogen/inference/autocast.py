@@ -42,7 +42,8 @@ class Autocast(Objective):
     def __init__(self, objective: Objective, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self.objective = objective
-        self.sums_over_data, self.saturates = objective.sums_over_data, objective.saturates
+        self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
+        self.saturates = objective.saturates
         self.dtype = dtype
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:

@@ -95,7 +95,8 @@ class CompiledObjective(Objective):
     ) -> None:
         super().__init__()
         self.objective = objective
-        self.sums_over_data, self.saturates = objective.sums_over_data, objective.saturates
+        self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
+        self.saturates = objective.saturates
         self._programs = (model, guide)
         self._compiled = compile != "capture"
         self._graphs: dict[str, Graphs] = {}

@@ -83,6 +83,7 @@ class CycleGAN(Objective):
     """
 
     sums_over_data = False
+    by_samples = True
 
     critic_real: Tensor
     critic_fake: Tensor

@@ -28,6 +28,9 @@ class Objective(nn.Module, ABC):
     sums_over_data = True
     """Whether the loss is a sum over the data of a batch, as of likelihoods, and not a figure of the whole batch."""
 
+    by_samples = False
+    """Whether a fit is judged by the model's draws, since the density of data is no part of what it learns by."""
+
     rounding = 1e-3
     """By how much, relatively, another order of the same sums may change losses and gradients."""
 

@@ -178,7 +178,7 @@ def veegan(
     guide: Program | None,
     example: Example,
     *,
-    weight: float = 1.0,
+    weight: float = 0.05,
     distance: Literal["density", "squared"] = "density",
     decode: Decode = "sample",
     penalty: PenaltyName = "r1",
@@ -189,7 +189,8 @@ def veegan(
     """Make VEEGAN: a critic of pairs, and a reconstruction of latents.
 
     Args:
-        weight: of the reconstruction.
+        weight: of the reconstruction, a sum over latents; where it outweighs the critic, draws are patterns that tell
+            latents, and no data.
         distance: density, or squared, for guides without a density.
         decode: what the critic sees of the model: a sample, or the mean, from which no scale is learned.
         penalty: of the critic's gradient: none, interpolated, dragan or r1.

@@ -57,6 +57,7 @@ class VEEGAN(Objective):
         'squared'
     """
 
+    by_samples = True
     saturates = True
 
     def __init__(
