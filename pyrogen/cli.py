@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from tqdm.auto import tqdm
+
 from pyrogen.catalogue import suggestion
 from pyrogen.commands import COMMANDS
 from pyrogen.errors import InputOutputError, PyrogenError, UsageError
@@ -65,4 +67,4 @@ def _failed(error: Exception, exit_code: int, words: Sequence[str]) -> int:
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
-    print(f"pyrogen: warning: {message}", file=sys.stderr)
+    tqdm.write(f"pyrogen: warning: {message}", file=sys.stderr)  # on a line of its own, beside a progress bar

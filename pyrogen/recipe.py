@@ -195,6 +195,11 @@ class Recipe:
 
     def objective_of(self, dataset: Dataset | Unpaired, programs: Programs) -> Objective:
         """Build the objective for programs and the first batch of data, on the device."""
+        if isinstance(dataset, Unpaired) and self.objective.name != "cyclegan":
+            raise UsageError(
+                f"two data sets without pairs, --data and --data-b, are for --objective cyclegan, found --objective "
+                f"{self.objective.name}"
+            )
         factory = catalogue.find("objective", self.objective.name)
         example = self._example(dataset, programs)
         objective = factory(programs.model, programs.guide, example, **self.objective.settings)

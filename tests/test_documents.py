@@ -41,6 +41,14 @@ def test_the_page_on_translation(capsys: pytest.CaptureFixture[str]) -> None:
     assert identity == pytest.approx(permuted, abs=2e-4)
 
 
+def test_the_page_on_posteriors(capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks are read one after the other: the second takes up what the first defines."""
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/posteriors.md").read_text(), re.S):
+        exec(compile(re.sub(r"num_steps=\d+", "num_steps=20", block), "docs/posteriors.md", "exec"), names)
+    assert "Calibration(worst of 2: " in capsys.readouterr().out
+
+
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5

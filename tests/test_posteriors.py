@@ -29,6 +29,7 @@ from pyrogen.inference import (
     WAE,
     WGAN,
     AlphaGAN,
+    FactorVAE,
     Interpolated,
     Ratio,
     SlicedWasserstein,
@@ -452,6 +453,12 @@ def test_an_implicit_guide_for_any_model():
         (lambda: WAE(GAN(Critic(2))), ProgramError),
         (lambda: AlphaGAN(Critic(2), Critic(2), weight=0.0), ValueError),
         (lambda: ALI(Critic(2), "hinge"), ValueError),
+        (lambda: ALI(Critic(2), decode="median"), ValueError),
+        (lambda: VEEGAN(Critic(2), decode="median"), ValueError),
+        (lambda: AlphaGAN(Critic(2), Critic(2), decode="median"), ValueError),
+        (lambda: AVB(lambda z, x: z), ProgramError),
+        (lambda: GAN(lambda x: x), ProgramError),
+        (lambda: FactorVAE(lambda z: z), ProgramError),
         (lambda: VEEGAN(Critic(2), "cubic"), ValueError),
         (lambda: AutoImplicit(schools, noise=0), ProgramError),
         (lambda: vae(DataSpec((2,), "real"), encoder="implicit", noise=0), UsageError),
@@ -460,6 +467,20 @@ def test_an_implicit_guide_for_any_model():
 def test_wrong_settings(wrong, error):
     with pytest.raises(error):
         wrong()
+
+
+def test_a_critic_of_other_values():
+    """The message names the critic, and the shapes that it was shown."""
+    (model, guide, args), _ = PROGRAMS["implicit"]()
+    for objective in (AVB(Critic(5)), ALI(Critic(5)), AAE(Critic(5))):
+        with pytest.raises(ProgramError, match=r"critic Critic was shown values of shapes \(6, 2\)"):
+            objective.critic_loss(model, guide, *args)
+
+
+def test_one_datum_has_nothing_to_be_permuted_with():
+    model, guide = vae(DataSpec((3,), "real"), latent=2, hidden=(8,))
+    with pytest.raises(ProgramError, match="batches of at least two"):
+        FactorVAE(Critic(2)).critic_loss(model, guide, torch.randn(1, 3))
 
 
 def test_veegan_needs_a_density_or_squares():

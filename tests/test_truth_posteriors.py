@@ -428,7 +428,30 @@ def test_calibration_of_an_implicit_posterior():
     assert found["log_likelihood"] < 1e-4
 
 
-@pytest.mark.parametrize("wrong", [{"num_draws": 100}, {"size": 50}])
+def test_calibration_with_a_covariate():
+    """The exact posterior passes where a covariate shifts the latent, and fails with another's."""
+    shift = torch.randn(1000)
+
+    def model(shift, x=None, size=1000):
+        with pyro.plate("data", size):
+            z = pyro.sample("z", dist.Normal(shift, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(shift, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal((shift + x) / 2, 0.5**0.5))
+
+    found = simulation_based_calibration(model, guide, covariates={"shift": shift})
+    assert min(found.p_values.values()) > 1e-4
+    assert "worst of 2: " in repr(found)
+    assert len(repr(found)) < 100
+    wrong = simulation_based_calibration(model, lambda shift, x: guide(shift.flip(0), x), covariates={"shift": shift})
+    assert wrong.p_values["z"] < 1e-4
+    with pytest.raises(ProgramError, match="no site 'shift' to simulate"):
+        simulation_based_calibration(model, guide, ("x", "shift"), covariates={"shift": shift})
+
+
+@pytest.mark.parametrize("wrong", [{"num_draws": 100}, {"size": 50}, {"bins": 0}])
 def test_calibration_refuses(wrong):
     with pytest.raises(ProgramError, match="multiple of bins"):
         simulation_based_calibration(Line(), Encoder(without_density), **wrong)

@@ -97,7 +97,7 @@ class Unpaired:
 
     def __post_init__(self) -> None:
         for what, fix in (
-            ("shape", "resize images with --size (size=), or make all of them grey with --grayscale true"),
+            ("shape", "choose others; images of folders are resized by --size (size=), and grey by --grayscale true"),
             ("kind", "prepare both in the same way, or name one choice of --pixels (pixels=) for both"),
             ("levels", "say how many there are with --levels (levels=)"),
         ):

@@ -33,6 +33,10 @@ class Calibration(NamedTuple):
     p_values: Mapping[str, float]
     num_draws: int
 
+    def __repr__(self) -> str:
+        worst = min(self.p_values, key=lambda name: self.p_values[name])
+        return f"Calibration(worst of {len(self.ranks)}: {worst}, p = {self.p_values[worst]:.2g})"
+
 
 def simulation_based_calibration(
     model: Program,
@@ -41,6 +45,7 @@ def simulation_based_calibration(
     size: int = 1000,
     num_draws: int = 99,
     bins: int = 20,
+    covariates: Mapping[str, Tensor] | None = None,
 ) -> Calibration:
     r"""Rank what a model drew among what a guide draws for the data that the model made of it.
 
@@ -58,9 +63,11 @@ def simulation_based_calibration(
         size: how many data are simulated.
         num_draws: :math:`L`; one less than a multiple of ``bins`` fills these evenly.
         bins: of the chi-squared test.
+        covariates: other arguments of both programs, by name, with ``size`` rows.
 
     Raises:
-        ProgramError: where ``num_draws`` does not fill the bins evenly, or there are too few data for the test.
+        ProgramError: where ``num_draws`` does not fill the bins evenly, where there are too few data for the test, or
+            where the model has no site of a name.
 
     References:
         Validating Bayesian Inference Algorithms with Simulation-Based Calibration (Talts et al., 2018),
@@ -69,14 +76,20 @@ def simulation_based_calibration(
         Simulation-Based Calibration Checking for Bayesian Computation: The Choice of Test Quantities Shapes Sensitivity
         (Modrák et al., 2023), https://arxiv.org/abs/2211.02383
     """
-    if (num_draws + 1) % bins or size < 5 * bins:
+    if bins < 2 or (num_draws + 1) % bins or size < 5 * bins:
         raise ProgramError(
-            f"num_draws + 1 must be a multiple of bins, and size at least five times bins; found "
+            f"num_draws + 1 must be a multiple of bins, at least 2, and size at least five times bins; found "
             f"num_draws={num_draws}, bins={bins}, size={size}"
         )
     with evaluating(model, guide):
-        truth = simulate(model, size=size)
-        given = {name: truth[name] for name in data}
+        truth = simulate(model, size=size, **(covariates or {}))
+        absent = [name for name in data if name not in truth]
+        if absent:
+            raise ProgramError(
+                f"the model has no site {absent[0]!r} to simulate data at: its sites are {', '.join(truth)}. Arguments "
+                f"that no site observes are covariates"
+            )
+        given = {name: truth[name] for name in data} | dict(covariates or {})
         drawn = draw_trace(guide, (), given, num_draws, 1)
         latents = [site["name"] for site in sample_sites(drawn) if is_latent(site) and site["name"] in truth]
         ranks: dict[str, Tensor] = {}

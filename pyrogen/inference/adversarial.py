@@ -14,7 +14,7 @@ from pyrogen.inference.penalties import Penalty, Score, Scores
 from pyrogen.inference.samples import Samples, Transform, samples_of
 from pyrogen.sites import Program
 
-__all__ = ["REMEMBERED", "Adversarial", "Scoring", "scores_of"]
+__all__ = ["REMEMBERED", "Adversarial", "Scoring", "checked_critic", "scores_of"]
 
 REMEMBERED = 0.98
 """How much of a moving average is left after a step."""
@@ -46,7 +46,7 @@ class Adversarial(Objective):
         transform: Transform | None = None,
     ) -> None:
         super().__init__()
-        self.critic = critic
+        self.critic = checked_critic(critic)
         if not isinstance(penalties, list | tuple) or not all(isinstance(penalty, Penalty) for penalty in penalties):
             raise ProgramError(f"penalties must be a list of penalties, such as [R1(1.0)], found {penalties!r}")
         self.penalties = tuple(penalties)
@@ -148,13 +148,36 @@ class Scoring(Adversarial):
         return scores_of(self.critic, *values, *covariates)
 
 
+def checked_critic(critic: Any) -> nn.Module:
+    """Return a critic, if it is a module, which has its parameters.
+
+    Raises:
+        ProgramError: where it is none.
+    """
+    if not isinstance(critic, nn.Module):
+        raise ProgramError(
+            f"a critic must be a torch.nn.Module, whose parameters are learned, found {type(critic).__name__}: make "
+            f"the function its forward"
+        )
+    return critic
+
+
 def scores_of(critic: nn.Module, *values: Tensor) -> Tensor:
     """Return a critic's scores of values of shapes ``(batch, ...)``, shape ``(batch,)``.
 
     Raises:
-        ProgramError: where it returns another shape than ``(batch,)`` or ``(batch, 1)``.
+        ProgramError: where it does not take the values, or returns another shape than ``(batch,)`` or ``(batch, 1)``.
     """
-    found = critic(*values)
+    try:
+        found = critic(*values)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        shapes = ", ".join(str(tuple(value.shape)) for value in values)
+        raise ProgramError(
+            f"the critic {type(critic).__name__} was shown values of shapes {shapes} (latents first, then data, then "
+            f"covariates, as far as it sees them), and failed: {error}"
+        ) from error
     batch = len(values[0])
     if found.shape not in ((batch,), (batch, 1)):
         raise ProgramError(

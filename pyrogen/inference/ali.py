@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.autoencoding import Autoencoder, Decode
+from pyrogen.inference.autoencoding import Autoencoder, Decode, checked
 from pyrogen.inference.gan import GAMES, GAN
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.penalties import Penalty
@@ -73,7 +73,7 @@ class ALI(Objective):
         if game not in ("non-saturating", "minimax", "least-squares"):
             raise ValueError(f"game must be 'non-saturating', 'minimax' or 'least-squares', found {game!r}")
         self.game = GAN(critic, game, penalties)
-        self.decode = decode
+        self.decode = checked(decode)
         self.covariates = covariates
         self.transform = transform
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.autoencoding import Autoencoder, Decode
+from pyrogen.inference.autoencoding import Autoencoder, Decode, checked
 from pyrogen.inference.gan import as_game
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.samples import Samples
@@ -67,7 +67,7 @@ class AlphaGAN(Objective):
         self.game = as_game(critic, "reverse-kl", transforms=True)
         self.latent_game = as_game(latent_critic, "reverse-kl")
         self.weight = weight
-        self.decode = decode
+        self.decode = checked(decode)
         self.covariates = covariates
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:

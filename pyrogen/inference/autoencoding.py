@@ -1,7 +1,7 @@
 """Data with the latents that a guide draws for them, and latents with the data that a model draws from them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from pyro import poutine
@@ -16,10 +16,21 @@ from pyrogen.pairing import check_densities, check_observed, check_pairing, chec
 from pyrogen.sites import Program, is_data, is_latent, or_nothing, sample_sites
 from pyrogen.traces import draw_trace, subsamples
 
-__all__ = ["Autoencoder", "Decode", "Pairs", "Reconstruction", "refuse_observed"]
+__all__ = ["Autoencoder", "Decode", "Pairs", "Reconstruction", "checked", "refuse_observed"]
 
 Decode = Literal["sample", "mean"]
 """What stands for the data that a model makes of latents: a draw of their distribution, or its mean."""
+
+
+def checked(decode: str) -> Decode:
+    """Return what stands for data, if there is such a choice.
+
+    Raises:
+        ValueError: where there is not.
+    """
+    if decode not in get_args(Decode):
+        raise ValueError(f"decode must be 'sample' or 'mean', found {decode!r}")
+    return decode  # type: ignore[return-value]
 
 
 class Pairs(NamedTuple):

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.nn import MLP, DCGANCritic, DCGANGenerator, PatchCritic, ProgressiveCritic, ProgressiveGenerator
+from pyrogen.nn import (
+    MLP,
+    DCGANCritic,
+    DCGANGenerator,
+    PatchCritic,
+    ProgressiveCritic,
+    ProgressiveGenerator,
+    check_widths,
+)
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec, one_hot, scaled
 
@@ -101,6 +109,7 @@ def critic_for(
     Args:
         channels: of a convolutional critic; those of the program's network if not given.
     """
+    check_widths(hidden=hidden, channels=channels or None)
     spec = spec_of(model)
     labels = _num_labels(spec, labelled)
     parts = _modules(model)
@@ -118,6 +127,7 @@ def critic_for(
 
 def critic_of_patches(model: Program, hidden: Sequence[int], channels: Sequence[int]) -> nn.Module:
     """Make a critic of a program's scaled data that scores patches if the program convolves, and else whole data."""
+    check_widths(hidden=hidden, channels=channels)
     spec = spec_of(model)
     if any(isinstance(part, nn.Conv2d) for part in _modules(model)):
         return PatchCritic(spec.shape, channels)
@@ -174,6 +184,7 @@ class OfPairs(nn.Module):
 
 def critic_of_latents(model: Program, labelled: bool, sizes: Sequence[int], hidden: Sequence[int]) -> OfLatents:
     """Make a critic of latents of some sizes, and of labels, if there are any."""
+    check_widths(hidden=hidden)
     spec = spec_of(model)
     network = MLP(sum(sizes) + _num_labels(spec, labelled), 1, hidden, lambda: nn.LeakyReLU(0.2))
     return OfLatents(spec, network, len(sizes))

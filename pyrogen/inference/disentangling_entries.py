@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyrogen.errors import UsageError
 from pyrogen.inference.aggregate import Sampling, codes, latent_site
 from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
-from pyrogen.nn import MLP
+from pyrogen.nn import MLP, check_widths
 from pyrogen.parameters import first_device, modules_of
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, or_nothing
@@ -37,8 +37,7 @@ def factor_vae(
     """
     if not gamma >= 0:
         raise UsageError(f"gamma must not be negative, found {gamma}")
-    if any(width < 1 for width in hidden):
-        raise UsageError(f"hidden must be widths of at least 1, found {list(hidden)}")
+    check_widths(hidden=hidden)
     critic = MLP(_size_of_codes(guide, example), 1, hidden, lambda: nn.LeakyReLU(0.2))
     return FactorVAE(critic, gamma, analytic_kl)
 

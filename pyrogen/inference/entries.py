@@ -7,6 +7,7 @@ from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.renyi import IWAE, Renyi
+from pyrogen.models.encoder import DeterministicEncoder
 from pyrogen.sites import Program
 
 __all__ = ["elbo", "iwae", "maximum_likelihood", "renyi"]
@@ -31,6 +32,7 @@ def elbo(
         analytic_kl: use divergences in closed form where there are.
     """
     _check(num_particles)
+    check_noise(guide)
     if beta < 0 or warmup < 0:
         raise UsageError(f"beta and warmup must not be negative, found beta={beta}, warmup={warmup}")
     weight = Annealing(0.0, beta, warmup) if warmup else beta
@@ -44,6 +46,7 @@ def iwae(model: Program, guide: Program | None, example: Any, *, num_particles: 
         num_particles: draws of the guide in each average.
     """
     _check(num_particles)
+    check_noise(guide)
     return IWAE(num_particles)
 
 
@@ -55,6 +58,7 @@ def renyi(model: Program, guide: Program | None, example: Any, *, alpha: float =
         num_particles: draws of the guide in each average.
     """
     _check(num_particles)
+    check_noise(guide)
     return Renyi(alpha, num_particles)
 
 
@@ -66,6 +70,19 @@ def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> M
             "--objective elbo, iwae or renyi"
         )
     return MaximumLikelihood()
+
+
+def check_noise(guide: Program | None) -> None:
+    """Refuse a guide that draws the same latents each time, where its density is asked for.
+
+    Raises:
+        UsageError: with the choices that there are.
+    """
+    if isinstance(guide, DeterministicEncoder):
+        raise UsageError(
+            "a deterministic encoder draws no noise, and has no density: choose --encoder gaussian, or --objective aae "
+            "or wae, which ask for none"
+        )
 
 
 def _check(num_particles: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from pyrogen.discrepancy import RationalQuadratic
@@ -14,15 +15,17 @@ from pyrogen.inference.alpha_gan import AlphaGAN
 from pyrogen.inference.autoencoding import Autoencoder, Decode
 from pyrogen.inference.avb import AVB
 from pyrogen.inference.critics import Scaling, critic_for, critic_of_latents, critic_of_pairs, spec_of
+from pyrogen.inference.entries import check_noise
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.implicit_entries import PenaltyName, penalties_of
 from pyrogen.inference.mmd import MMD
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.ratio import ESTIMATORS, Ratio
 from pyrogen.inference.veegan import VEEGAN
+from pyrogen.models.encoder import ImplicitEncoder
 from pyrogen.parameters import first_device, modules_of
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program
+from pyrogen.sites import Program, is_data, sample_sites, unwrapped
 
 __all__ = ["aae", "ali", "alpha_gan", "avb", "veegan", "wae"]
 
@@ -65,6 +68,7 @@ def avb(
         )
     if estimator not in ESTIMATORS:
         raise UsageError(f"unknown estimator {estimator!r}: choose from {', '.join(ESTIMATORS)}")
+    check_noise(guide)
     critic = critic_of_pairs(model, "y" in example, _sizes(model, guide, example), hidden, channels, scales=True)
     return AVB(Ratio(critic, estimator), contrast=contrast, num_particles=num_particles)
 
@@ -199,6 +203,10 @@ def veegan(
         channels: channels of a convolutional critic.
     """
     _check_weight(weight)
+    if distance == "density":
+        check_noise(guide)
+        if isinstance(guide, ImplicitEncoder):
+            raise UsageError("an implicit encoder has no density: choose --distance squared, or --encoder gaussian")
     critic = critic_of_pairs(model, "y" in example, _sizes(model, guide, example, decode), hidden, channels)
     found = penalties_of(penalty, penalty_weight)
     return VEEGAN(critic, distance, weight, found, decode, transform=Scaling(spec_of(model)))
@@ -215,6 +223,14 @@ def _sizes(model: Program, guide: Program | None, example: Example, decode: Deco
     few = {name: column[:2].to(device) for name, column in example.items()}
     with rehearsal(modules_of(model, guide).values()), torch.no_grad():
         inferred = Autoencoder(model, guide, (), dict[str, Any](few), decode=decode).reconstruction().pairs
+        observed = list(filter(is_data, sample_sites(poutine.trace(model).get_trace(**few))))
+    for site in observed if decode == "sample" else ():
+        if not site["fn"].has_rsample:
+            raise UsageError(
+                f"this objective learns through the data that a model draws, and a draw of "
+                f"{type(unwrapped(site['fn'])).__name__} passes no gradient: leave --likelihood and --pixels out, or "
+                f"choose --decode mean"
+            )
     return [z[0].numel() for z in inferred.latents]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyrogen.inference.adversarial import scores_of
+from pyrogen.inference.adversarial import checked_critic, scores_of
 
 __all__ = ["ESTIMATORS", "LogRatio", "Ratio", "Telescoping"]
 
@@ -121,7 +121,7 @@ class Ratio(LogRatio):
         super().__init__()
         if estimator not in ESTIMATORS:
             raise ValueError(f"unknown estimator {estimator!r}: choose from {', '.join(ESTIMATORS)}")
-        self.critic = critic
+        self.critic = checked_critic(critic)
         self.estimator = estimator
         self.register_buffer("log_mean", torch.tensor(0.0))
 

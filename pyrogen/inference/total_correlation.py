@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyrogen.inference.adversarial import REMEMBERED, scores_of
+from pyrogen.inference.adversarial import REMEMBERED, checked_critic, scores_of
 from pyrogen.inference.aggregate import Sampling, codes, latent_site, log_densities, permuted, size_of_data
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.gan import GAMES
@@ -104,7 +104,7 @@ class FactorVAE(Decomposed):
         super().__init__(analytic_kl, max_plate_nesting)
         if not gamma >= 0:
             raise ValueError(f"gamma must not be negative, found {gamma}")
-        self.critic = critic
+        self.critic = checked_critic(critic)
         self.gamma = gamma
         self.register_buffer("total_correlation", torch.tensor(0.0))
 

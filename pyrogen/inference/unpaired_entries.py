@@ -41,6 +41,9 @@ def cyclegan(
             f"cyclegan learns from two data sets, a and b, and found columns {', '.join(example)}: give --data and "
             f"--data-b, and --model cyclegan"
         )
+    for option, value in (("cycle-weight", cycle_weight), ("identity-weight", identity_weight), ("history", history)):
+        if not value >= 0:
+            raise UsageError(f"--{option} must not be negative, found {value}")
     spec = spec_of(model)
     critic_a, critic_b = (critic_of_patches(model, hidden, channels) for _ in "ab")
     return CycleGAN(critic_a, critic_b, spec.shape, cycle_weight, identity_weight, history, Scaling(spec))

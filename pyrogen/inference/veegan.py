@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import ProgramError
-from pyrogen.inference.autoencoding import Autoencoder, Decode
+from pyrogen.inference.autoencoding import Autoencoder, Decode, checked
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.penalties import Penalty
@@ -78,7 +78,7 @@ class VEEGAN(Objective):
         self.game = GAN(critic, "reverse-kl", penalties)
         self.distance = distance
         self.weight = weight
-        self.decode = decode
+        self.decode = checked(decode)
         self.covariates = covariates
         self.transform = transform
 

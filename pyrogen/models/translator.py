@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
-from pyrogen.nn import MLP, ResNetTranslator
+from pyrogen.nn import MLP, ResNetTranslator, check_widths
 from pyrogen.spec import DataSpec, scaled, unscaled
 
 __all__ = ["Translator", "cyclegan"]
@@ -115,9 +115,7 @@ def cyclegan(
         torch.Size([3, 1, 8, 8])
     """
     channels = _channels(spec) if channels is None else channels
-    for name, widths in (("channels", channels), ("hidden", hidden)):
-        if any(width < 1 for width in widths) or (name == "channels" and not widths):
-            raise UsageError(f"{name} must be widths of at least 1, found {list(widths)}")
+    check_widths(channels=channels, hidden=hidden)
     if blocks < 0:
         raise UsageError(f"blocks must not be negative, found {blocks}")
     is_image = len(spec.shape) == 3 and spec.kind != "real"

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from pyrogen.errors import UsageError
 from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
 from pyrogen.models.likelihood import Likelihood, likelihood_for
-from pyrogen.nn import MLP, ConvolutionalDecoder, ConvolutionalEncoder, LazyDistribution, spline_flow
+from pyrogen.nn import (
+    MLP,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    LazyDistribution,
+    check_widths,
+    spline_flow,
+)
 from pyrogen.spec import DataSpec
 
 __all__ = ["VAE", "vae"]
@@ -108,9 +115,7 @@ def vae(
     """
     if latent < 1:
         raise UsageError(f"latent must be at least 1, found {latent}")
-    for setting, widths in (("hidden", hidden), ("channels", channels)):
-        if any(width < 1 for width in widths) or (setting == "channels" and not widths):
-            raise UsageError(f"{setting} must be widths of at least 1, found {list(widths)}")
+    check_widths(hidden=hidden, channels=channels)
     chosen = likelihood_for(spec, likelihood)
     if noise < 1:
         raise UsageError(f"noise must be at least 1, found {noise}")

@@ -3,7 +3,7 @@
 from pyrogen.nn.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from pyrogen.nn.dcgan import DCGANCritic, DCGANGenerator
 from pyrogen.nn.flow import LazyDistribution, spline_flow
-from pyrogen.nn.mlp import MLP
+from pyrogen.nn.mlp import MLP, check_widths
 from pyrogen.nn.progressive import Growth, ProgressiveCritic, ProgressiveGenerator
 from pyrogen.nn.translation import PatchCritic, ResNetTranslator
 
@@ -19,5 +19,6 @@ __all__ = [
     "ProgressiveCritic",
     "ProgressiveGenerator",
     "ResNetTranslator",
+    "check_widths",
     "spline_flow",
 ]

@@ -5,7 +5,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-__all__ = ["MLP"]
+from pyrogen.errors import UsageError
+
+__all__ = ["MLP", "check_widths"]
 
 
 class MLP(nn.Sequential):
@@ -38,3 +40,17 @@ class MLP(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Map shape ``(*batch, num_inputs)`` to ``(*batch, num_outputs)``."""
         return super().forward(x)
+
+
+def check_widths(**widths: Sequence[int] | None) -> None:
+    """Check settings that are widths of layers.
+
+    Raises:
+        UsageError: where a width is less than one, or there are none of ``channels``.
+
+    Example:
+        >>> check_widths(hidden=(400, 400), channels=None)
+    """
+    for setting, found in widths.items():
+        if found is not None and (any(width < 1 for width in found) or (setting == "channels" and not found)):
+            raise UsageError(f"{setting} must be widths of at least 1, found {list(found)}")
