@@ -71,11 +71,12 @@ bench-implicit-images: data
 bench-cyclegan: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/cyclegan.py
 
-bench-adversarial: setup
+bench-adversarial: data
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/eight_schools.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/four_points.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/hybrids.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distribution_matching.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/aae.py
 
 bench-attribute-arithmetic: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attribute_arithmetic.py
