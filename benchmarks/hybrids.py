@@ -88,9 +88,6 @@ SETTINGS: dict[str, Callable[[Modes], Objective]] = {
     "ALI + R1": lambda modes: ALI(Critic(modes, "zx"), decode="mean", penalties=r1(modes)),
     "VEEGAN": lambda modes: VEEGAN(Critic(modes, "zx"), decode="mean"),
     "VEEGAN + R1": lambda modes: VEEGAN(Critic(modes, "zx"), decode="mean", penalties=r1(modes)),
-    "VEEGAN + R1, weight 0.05": lambda modes: VEEGAN(
-        Critic(modes, "zx"), weight=0.05, decode="mean", penalties=r1(modes)
-    ),
     "α-GAN + R1": lambda modes: AlphaGAN(
         GAN(Critic(modes, "x"), "reverse-kl", r1(modes)), Critic(modes, "z"), weight=0.01, decode="mean"
     ),
