@@ -252,6 +252,8 @@ PARTS = {
 def draw_figure() -> None:
     """Show held-out codes over draws of the prior."""
     names = [name for name in LATENTS if (DRAWN / f"{name}.safetensors").exists()]
+    if not names:
+        return
     figure = Figure(figsize=(9, 6.3), layout="constrained")
     for i, name in enumerate(names):
         kept = load_file(DRAWN / f"{name}.safetensors")
@@ -299,7 +301,8 @@ def main() -> None:
         table_of("latents"),
         f"## Digits by {LABELS} labels\n\nThe 10,000 digits of MNIST's small edition, binarised anew in each batch, "
         f"{STEPS['labels']:,} rounds of {BATCH} images without labels beside the {LABELS} with labels, ten of each "
-        f"digit, whose labels weigh {LABEL_WEIGHT:g}; a label and {STYLES} styles, both without noise, two layers of {HIDDEN[0]}. The paper has 1.90% "
+        f"digit, whose labels weigh {LABEL_WEIGHT:g}; a label and {STYLES} styles, both without noise, two layers of "
+        f"{HIDDEN[0]}. The paper has 1.90% "
         f"with 60,000 images, wider networks and longer training. The classifier is the same encoder, trained on the "
         f"labels alone.",
         table_of("labels"),

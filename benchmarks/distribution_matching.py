@@ -197,6 +197,8 @@ def measure(method: str, seed: int) -> dict[str, Any]:
 def draw_figure() -> None:
     """Show draws of each method, and what comes back of test images."""
     names = [name for name in METHODS if (DRAWN / f"{name}.safetensors").exists()]
+    if not names:
+        return
     kept = {name: load_file(DRAWN / f"{name}.safetensors") for name in names}
     rows = [(f"{name}: draws", of["draws"]) for name, of in kept.items()]
     rows += [("data", next(of["data"] for of in kept.values() if "data" in of))]

@@ -91,6 +91,8 @@ def measure(method: str, seed: int) -> dict[str, Any]:
 def draw_figure() -> None:
     """Show the posteriors of the four points."""
     names = [name for name in METHODS if (DRAWN / f"{name}.npy").exists()]
+    if not names:
+        return
     figure = Figure(figsize=(3.4 * len(names), 3.5), layout="constrained")
     for i, name in enumerate(names):
         axes = figure.add_subplot(1, len(names), 1 + i, xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), aspect="equal")

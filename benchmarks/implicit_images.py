@@ -277,7 +277,8 @@ def measure(name: str, setting: str, seed: int) -> dict[str, Any]:
 
     def draw(size: int) -> Tensor:
         if guide is not None:
-            return decode(model, torch.randn(size, LATENT)) * (255 if is_hybrid else 1)
+            made = decode(model, torch.randn(size, LATENT))
+            return made.clamp(0, 1) * 255 if is_hybrid else made
         return model(size=size).clamp(0, 255)  # as a picture shows it
 
     torch.manual_seed(seed)

@@ -240,7 +240,7 @@ def _calibration(objective: Objective, model: Program, guide: Program | None, ba
         first, second = (torch.cat(logits).cpu() for logits in zip(*pairs, strict=True))
         outcome = torch.cat([torch.ones_like(first), torch.zeros_like(second)])
         error = evaluation.calibration_error(torch.cat([first, second]).sigmoid(), outcome)
-        measured[f"critic_ece_of_{name}"] = Estimate(error, None, "probability")
+        measured[f"critic_ece_of_{name}"] = Estimate(error, None, f"probability, of {len(outcome):,} forecasts")
     return measured
 
 

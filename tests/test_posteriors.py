@@ -34,6 +34,7 @@ from pyrogen.inference import (
     Ratio,
     SlicedWasserstein,
     Telescoping,
+    disentangling_entries,
     posterior_entries,
     train,
 )  # fmt: skip
@@ -477,12 +478,6 @@ def test_a_critic_of_other_values():
             objective.critic_loss(model, guide, *args)
 
 
-def test_one_datum_has_nothing_to_be_permuted_with():
-    model, guide = vae(DataSpec((3,), "real"), latent=2, hidden=(8,))
-    with pytest.raises(ProgramError, match="batches of at least two"):
-        FactorVAE(Critic(2)).critic_loss(model, guide, torch.randn(1, 3))
-
-
 def test_veegan_needs_a_density_or_squares():
     (model, guide, args), _ = PROGRAMS["implicit"]()
     with pytest.raises(ProgramError, match="choose distance='squared'"):
@@ -543,3 +538,5 @@ def test_entries_refuse():
             entry(model, guide, batch, **settings)
     with pytest.raises(UsageError, match="needs a guide"):
         posterior_entries.ali(model, None, batch)
+    with pytest.raises(UsageError, match="give --batch-size"):
+        disentangling_entries.factor_vae(model, guide, {"x": torch.randn(1, 3)})

@@ -1,5 +1,7 @@
 """What critics say of held-out samples: a known log-ratio is calibrated, for every objective that has one."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,10 +11,10 @@ from torch import nn
 from pyrogen.card import evaluate
 from pyrogen.data import from_arrays
 from pyrogen.evaluation import calibration_error
-from pyrogen.inference import AAE, ALI, AVB, GAN, VEEGAN, WGAN, AlphaGAN, FactorVAE, Ratio
+from pyrogen.inference import AAE, ALI, AVB, GAN, VEEGAN, WGAN, AlphaGAN, Autocast, FactorVAE, Ratio, compile
 
 SIZE = 20_000
-NOISE, SLOPE, SHIFT, SD = 0.5, 0.5, 0.2, 0.8
+NOISE, SLOPE, SHIFT, SD = 0.5, 0.5, 1.5, 0.8
 
 
 def normal(loc, variance):
@@ -66,10 +68,13 @@ def of_draws(x):
     return of_data().log_prob(x) - normal(0.0, 1.0 + NOISE**2).log_prob(x)
 
 
-def of_all_that_is_made(x):
+def of_reconstructions(x):
     loc, variance = AGGREGATE
-    made = [normal(0.0, 1.0 + NOISE**2).log_prob(x), normal(loc, variance + NOISE**2).log_prob(x)]
-    return of_data().log_prob(x) - torch.stack(made).logsumexp(0) + torch.tensor(2.0).log()
+    return of_data().log_prob(x) - normal(loc, variance + NOISE**2).log_prob(x)
+
+
+def of_all_that_is_made(x):
+    return torch.tensor(2.0).log() - torch.stack([-of_draws(x), -of_reconstructions(x)]).logsumexp(0)
 
 
 OBJECTIVES = {
@@ -108,6 +113,23 @@ def test_mutant_logits(name, factor):
     assert min(found.values()) > 0.03
 
 
+@pytest.mark.parametrize("of_half", [of_draws, of_reconstructions])
+def test_mutant_half_of_what_is_made(of_half):
+    """One critic learns of draws and of reconstructions: the ratio to either alone is wrong for both together."""
+    found = errors(AlphaGAN(Known(of_half, 1.0), Known(of_prior, 1.0)), model, guide)
+    assert found["data"] > 0.03
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_wrappers_pass_it_on(name):
+    wanted = errors(OBJECTIVES[name](1.0), model, guide)
+    assert errors(Autocast(OBJECTIVES[name](1.0)), model, guide) == wanted
+    x = of_data().sample((SIZE,))
+    assert errors(compile(OBJECTIVES[name](1.0), model, guide, compile="capture"), model, guide) == wanted
+    for wrapped in (Autocast(AAE(Known(of_prior, 1.0))), compile(AAE(Known(of_prior, 1.0)), model, guide)):
+        assert wrapped.elbo_estimate(model, guide, x) is not None
+
+
 def two_codes(x):
     with pyro.plate("data", len(x)):
         pyro.sample("z", dist.Normal(x[:, None].expand(-1, 2), 1.0).to_event(1))
@@ -144,3 +166,7 @@ def test_evaluation_names_the_error():
     for objective, name in ((OBJECTIVES["ALI"](1.0), "pairs"), (OBJECTIVES["AVB"](1.0), "z")):
         found = evaluate(of_columns, lambda x: guide(x[:, 0]), data, "train", num_particles=10, objective=objective)
         assert found[f"critic_ece_of_{name}"].value < 0.04
+
+
+def test_no_probability_has_no_error():
+    assert math.isnan(calibration_error(torch.tensor([0.5, float("nan")]), torch.ones(2)))

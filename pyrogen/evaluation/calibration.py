@@ -81,6 +81,9 @@ def simulation_based_calibration(
             f"num_draws + 1 must be a multiple of bins, at least 2, and size at least five times bins; found "
             f"num_draws={num_draws}, bins={bins}, size={size}"
         )
+    twice = set(data) & set(covariates or {})
+    if twice:
+        raise ProgramError(f"{min(twice)!r} is data that the model simulates, and cannot be a covariate as well")
     with evaluating(model, guide):
         truth = simulate(model, size=size, **(covariates or {}))
         absent = [name for name in data if name not in truth]

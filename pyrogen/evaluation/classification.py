@@ -53,6 +53,9 @@ def calibration_error(probability: Tensor, outcome: Tensor, bins: int = 15) -> f
         outcome: whether it came to pass, 0 or 1, likewise.
         bins: how many.
 
+    Returns:
+        The error; NaN where a probability is not finite.
+
     References:
         Obtaining Well Calibrated Probabilities Using Bayesian Binning (Naeini et al., 2015),
         https://doi.org/10.1609/aaai.v29i1.9602
@@ -63,6 +66,10 @@ def calibration_error(probability: Tensor, outcome: Tensor, bins: int = 15) -> f
         >>> calibration_error(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 1.0]))
         0.5
     """
+    if not torch.isfinite(probability).all():
+        return float("nan")
     place = (probability * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, (probability - outcome).double())
+    gaps = torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(
+        0, place, (probability - outcome).double()
+    )
     return float(gaps.abs().sum() / len(probability))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.errors import ProgramError
+from pyrogen.errors import ProgramError, PyrogenError
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.penalties import Penalty, Score, Scores
 from pyrogen.inference.samples import Samples, Transform, samples_of
@@ -170,9 +170,9 @@ def scores_of(critic: nn.Module, *values: Tensor) -> Tensor:
     """
     try:
         found = critic(*values)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, PyrogenError):
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError) as error:
         shapes = ", ".join(str(tuple(value.shape)) for value in values)
         raise ProgramError(
             f"the critic {type(critic).__name__} was shown values of shapes {shapes} (latents first, then data, then "

@@ -109,12 +109,7 @@ def permuted(z: Tensor) -> Tensor:
         >>> z = permuted(torch.arange(6).reshape(3, 2))
         >>> z.sort(0).values.tolist()
         [[0, 1], [2, 3], [4, 5]]
-
-    Raises:
-        ProgramError: where there is one datum alone.
     """
-    if len(z) < 2:
-        raise ProgramError("one datum has nothing to be permuted with: give batches of at least two, and better of 64")
     orders = torch.rand(z.shape, device=z.device).argsort(0)
     return z.gather(0, orders)
 

@@ -59,6 +59,16 @@ class Autocast(Objective):
     def monitored(self) -> dict[str, Tensor]:
         return self.objective.monitored()
 
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
+        with LowPrecision(self.dtype):
+            return self.objective.elbo_estimate(model, guide, *args, **kwargs)
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        with LowPrecision(self.dtype):
+            return self.objective.log_ratios(model, guide, *args, **kwargs)
+
     def after_step(self, player: Player) -> None:
         self.objective.after_step(player)
 

@@ -224,12 +224,13 @@ def _refused(*args: Any, **kwargs: Any) -> Any:
 
 def _reason(error: BaseException) -> str:
     """Say in a line why a recording failed."""
-    name = type(_deepest(error)).__name__
+    first = _deepest(error)
+    name = type(first).__name__
     if "DataDependent" in name or "value out of" in str(error) or "_local_scalar_dense" in str(error):
         return "the value of a tensor is read here (.item(), float(...), or an `if` on it)"
     if "DynamicOutputShape" in name:
         return "a shape depends on the values of a tensor here (x[mask], nonzero, unique)"
-    return f"{name}: {' '.join(str(error).split())[:200]}"
+    return f"{name}: {' '.join(str(first).split())[:200]}"
 
 
 def where_in_the_program(error: BaseException) -> str:

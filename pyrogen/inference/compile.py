@@ -117,6 +117,14 @@ class CompiledObjective(Objective):
     def monitored(self) -> dict[str, Tensor]:
         return self.objective.monitored()
 
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
+        return self.objective.elbo_estimate(model, guide, *args, **kwargs)
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        return self.objective.log_ratios(model, guide, *args, **kwargs)
+
     def after_step(self, player: Literal["programs", "critic"]) -> None:
         self.objective.after_step(player)
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
 from pyrogen.inference.aggregate import Sampling, codes, latent_site
+from pyrogen.inference.entries import check_noise
 from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.nn import MLP, check_widths
 from pyrogen.parameters import first_device, modules_of
@@ -38,6 +39,11 @@ def factor_vae(
     if not gamma >= 0:
         raise UsageError(f"gamma must not be negative, found {gamma}")
     check_widths(hidden=hidden)
+    check_noise(guide)
+    if len(next(iter(example.values()))) < 2:
+        raise UsageError(
+            "factor-vae compares codes of a batch with codes that are permuted over it: give --batch-size 64 or so"
+        )
     critic = MLP(_size_of_codes(guide, example), 1, hidden, lambda: nn.LeakyReLU(0.2))
     return FactorVAE(critic, gamma, analytic_kl)
 
