@@ -447,8 +447,10 @@ def test_calibration_with_a_covariate():
     assert len(repr(found)) < 100
     wrong = simulation_based_calibration(model, lambda shift, x: guide(shift.flip(0), x), covariates={"shift": shift})
     assert wrong.p_values["z"] < 1e-4
-    with pytest.raises(ProgramError, match="no site 'shift' to simulate"):
-        simulation_based_calibration(model, guide, ("x", "shift"), covariates={"shift": shift})
+    with pytest.raises(ProgramError, match="no site 'y' to simulate"):
+        simulation_based_calibration(model, guide, ("x", "y"), covariates={"shift": shift})
+    with pytest.raises(ProgramError, match="cannot be a covariate as well"):
+        simulation_based_calibration(model, guide, covariates={"shift": shift, "x": shift})
 
 
 @pytest.mark.parametrize("wrong", [{"num_draws": 100}, {"size": 50}, {"bins": 0}])

@@ -69,7 +69,6 @@ def calibration_error(probability: Tensor, outcome: Tensor, bins: int = 15) -> f
     if not torch.isfinite(probability).all():
         return float("nan")
     place = (probability * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.float64, device=place.device).index_add_(
-        0, place, (probability - outcome).double()
-    )
+    gaps = torch.zeros(bins, dtype=torch.float64, device=place.device)
+    gaps.index_add_(0, place, (probability - outcome).double())
     return float(gaps.abs().sum() / len(probability))
