@@ -294,12 +294,13 @@ def main() -> None:
         f"falling to a tenth, betas (.5, .99), batches of {BATCH}, a step of each player in a round, critics of two "
         f"layers of 256. Mean ± standard error over seeds.",
         f"## Two latents against their prior\n\nThe digits of scikit-learn, 8 x 8 pixels, {STEPS['latents']:,} rounds; "
-        f"critics weigh 10 for each datum. MMD² between codes of held-out digits and draws of the prior, with normal "
+        f"critics weigh 10 for each datum, WAE's discrepancy 100. "
+        f"MMD² between codes of held-out digits and draws of the prior, with normal "
         f"kernels of widths .25, .5 and 1, unbiased: 0 where they agree. Share of test digits whose label is that of "
         f"most of 10 nearest training codes; chance is 10%. Petals: a prior of ten normal distributions. Pictures: "
         f"`docs/latents.png`.",
         table_of("latents"),
-        f"## Digits by {LABELS} labels\n\nThe 10,000 digits of MNIST's small edition, binarised anew in each batch, "
+        f"## Digits by {LABELS} labels\n\n8,000 of MNIST's digits, binarised anew in each batch, "
         f"{STEPS['labels']:,} rounds of {BATCH} images without labels beside the {LABELS} with labels, ten of each "
         f"digit, whose labels weigh {LABEL_WEIGHT:g}; a label and {STYLES} styles, both without noise, two layers of "
         f"{HIDDEN[0]}. The paper has 1.90% "

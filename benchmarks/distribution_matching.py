@@ -249,7 +249,8 @@ def write_table() -> None:
         f"dequantised pixels) and encoder (normal; for AVB with noise as input), critics that mirror them, batches of "
         f"{BATCH}, {STEPS:,} rounds, Adam at {RATE:g} with betas (.5, .99), parameters averaged at {EMA}; a round is a "
         f"step of each player, with two of AVB's critic and five of WGAN-GP's. All on test images; mean ± standard "
-        f"error over seeds.",
+        f"error over seeds. Objectives are those of the command line, with their settings: ALI, VEEGAN and α-GAN have "
+        f"an R1 penalty, VEEGAN's reconstruction weighs .05, chosen by draws on the same training data, α-GAN's .1.",
         f"- ELBO and IWAE ({PARTICLES} draws): {BOUNDED:,} images, in bits per dimension, lower is better; IWAE with "
         f"the guide, or with a Student's t of the moments of its draws, which a guide without density has alone.\n"
         f"- KL(q(z) ‖ p(z)) in nats: by the densities of all posteriors, and by a classifier of latents on held-out "

@@ -196,11 +196,6 @@ def test_samples(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) 
             2,
             "--cycle-weight must not be negative",
         ),
-        (
-            ["train", "cyclegan", "--data", "digits", "--data-b", "digits", "--objective", "avb"],
-            2,
-            "are for --objective cyclegan",
-        ),
         (["train", "vae", "--data", "./nowhere.npy"], 66, "nowhere.npy"),
         (["evaluate", "runs/nowhere"], 66, "there is no run at runs/nowhere"),
         (["resume", "runs/nowhere"], 66, "there is no run at runs/nowhere"),

@@ -344,6 +344,8 @@ def test_translators_and_critics_stay_on_the_device(network):
 @pytest.mark.parametrize("name", ["avb", "avb of 3", "aae", "wae", "alpha_gan", "ali", "veegan"])
 def test_critics_of_latents_stay_on_the_device(name, encoder):
     """Both players' losses and gradients, moments of adaptive contrast included, without a look by the host."""
+    if name.startswith("avb") and encoder == "deterministic":
+        pytest.skip("there is no density to learn")
     spec = DataSpec((1, 4, 6), "dequantized", levels=4)
     with unset_fake_temporarily():
         model, guide = vae(spec, latent=2, hidden=(8,), likelihood="laplace", encoder=encoder)

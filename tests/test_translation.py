@@ -169,7 +169,7 @@ def test_vectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["vae", "--data", "digits", "--data-b", "digits"], "vae takes neither: leave it out"),
         (["cyclegan", "--data-b", "digit"], "unknown data 'digit'; did you mean digits?"),
         (["cyclegan", "--data", "iris", "--data-b", "digits"], "one shape"),
-        (["cyclegan", "--data", "digits", "--data-b", "digits", "--objective", "elbo"], "site 'b' is Implicit"),
+        (["cyclegan", "--data", "digits", "--data-b", "digits", "--objective", "elbo"], "are for --objective cyclegan"),
         (["cyclegan", "--data", "iris", "--data-b", "iris", "--network", "resnet"], "use --network mlp"),
         (["vae", "--data", "digits", "--objective", "cyclegan"], "found columns x: give --data and --data-b"),
     ],

@@ -7,7 +7,6 @@ from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.renyi import IWAE, Renyi
-from pyrogen.models.encoder import DeterministicEncoder
 from pyrogen.sites import Program
 
 __all__ = ["elbo", "iwae", "maximum_likelihood", "renyi"]
@@ -78,7 +77,7 @@ def check_noise(guide: Program | None) -> None:
     Raises:
         UsageError: with the choices that there are.
     """
-    if isinstance(guide, DeterministicEncoder):
+    if not getattr(guide, "has_noise", True):
         raise UsageError(
             "a deterministic encoder draws no noise, and has no density: choose --encoder gaussian, or --objective aae "
             "or wae, which ask for none"

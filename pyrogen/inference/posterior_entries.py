@@ -22,7 +22,6 @@ from pyrogen.inference.mmd import MMD
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.ratio import ESTIMATORS, Ratio
 from pyrogen.inference.veegan import VEEGAN
-from pyrogen.models.encoder import ImplicitEncoder
 from pyrogen.parameters import first_device, modules_of
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, sample_sites, unwrapped
@@ -205,7 +204,7 @@ def veegan(
     _check_weight(weight)
     if distance == "density":
         check_noise(guide)
-        if isinstance(guide, ImplicitEncoder):
+        if not getattr(guide, "has_density", True):
             raise UsageError("an implicit encoder has no density: choose --distance squared, or --encoder gaussian")
     critic = critic_of_pairs(model, "y" in example, _sizes(model, guide, example, decode), hidden, channels)
     found = penalties_of(penalty, penalty_weight)

@@ -22,6 +22,12 @@ class Encoder(PyroModule):
         spec: the data, to scale them to :math:`[-1, 1]` for the network.
     """
 
+    has_noise = True
+    """Whether it draws other latents each time."""
+
+    has_density = True
+    """Whether it says how probable they are."""
+
     def __init__(self, encoder: nn.Module, spec: DataSpec) -> None:
         super().__init__()
         self.encoder = encoder
@@ -64,6 +70,8 @@ class DeterministicEncoder(Encoder):
     :class:`~pyrogen.inference.WAE`; under an ELBO it has no entropy.
     """
 
+    has_noise = has_density = False
+
     def posterior(self, x: Tensor) -> TorchDistribution:
         return dist.Delta(self.encoder(scaled(x, self.spec))).to_event(1)
 
@@ -85,6 +93,8 @@ class ImplicitEncoder(Encoder):
     References:
         Adversarial Variational Bayes (Mescheder et al., 2017), https://arxiv.org/abs/1701.04722
     """
+
+    has_density = False
 
     def __init__(self, encoder: nn.Module, spec: DataSpec, features: int, latent: int, noise: int) -> None:
         super().__init__(encoder, spec)
