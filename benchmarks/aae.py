@@ -190,6 +190,9 @@ class Partly:
             yield x, torch.cat([torch.full((len(batch["x"]),), -1), self.labels])
 
 
+WEIGHTS = {"classifier alone": None, "AAE, weight 20": 20.0, "AAE, weight 100": 100.0}
+
+
 def fit_labels(weight: float | None, data: Dataset, labelled: Tensor) -> Encoder:
     """Train an AAE whose critics have a weight; without one, the encoder alone, on what has labels."""
     guide = Encoder()
@@ -221,9 +224,6 @@ def measure_labels(setting: str, seed: int) -> dict[str, float]:
             for columns in [data.eval_columns(split)]
         }
     return {f"{split}_error": 100 * error for split, error in errors.items()}
-
-
-WEIGHTS = {"classifier alone": None, "AAE, weight 20": 20.0, "AAE, weight 100": 100.0}
 
 
 # The page
@@ -294,18 +294,16 @@ def main() -> None:
         f"falling to a tenth, betas (.5, .99), batches of {BATCH}, a step of each player in a round, critics of two "
         f"layers of 256. Mean ± standard error over seeds.",
         f"## Two latents against their prior\n\nThe digits of scikit-learn, 8 x 8 pixels, {STEPS['latents']:,} rounds; "
-        f"critics weigh 10 for each datum, WAE's discrepancy 100. "
-        f"MMD² between codes of held-out digits and draws of the prior, with normal "
-        f"kernels of widths .25, .5 and 1, unbiased: 0 where they agree. Share of test digits whose label is that of "
-        f"most of 10 nearest training codes; chance is 10%. Petals: a prior of ten normal distributions. Pictures: "
-        f"`docs/latents.png`.",
+        f"critics weigh 10 for each datum, WAE's discrepancy 100. MMD² between codes of held-out digits and draws of "
+        f"the prior, with normal kernels of widths .25, .5 and 1, unbiased: 0 where they agree. Share of test digits "
+        f"whose label is that of most of 10 nearest training codes; chance is 10%. Petals: a prior of ten normal "
+        f"distributions. Pictures: `docs/latents.png`.",
         table_of("latents"),
         f"## Digits by {LABELS} labels\n\n8,000 of MNIST's digits, binarised anew in each batch, "
         f"{STEPS['labels']:,} rounds of {BATCH} images without labels beside the {LABELS} with labels, ten of each "
         f"digit, whose labels weigh {LABEL_WEIGHT:g}; a label and {STYLES} styles, both without noise, two layers of "
-        f"{HIDDEN[0]}. The paper has 1.90% "
-        f"with 60,000 images, wider networks and longer training. The classifier is the same encoder, trained on the "
-        f"labels alone.",
+        f"{HIDDEN[0]}. The paper has 1.90% with 60,000 images, wider networks and longer training. The classifier is "
+        f"the same encoder, trained on the labels alone.",
         table_of("labels"),
     )  # fmt: skip
 

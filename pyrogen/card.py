@@ -15,7 +15,7 @@ from pyrogen.data import Batches, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
-from pyrogen.evaluation.likelihood import over
+from pyrogen.evaluation.likelihood import of_each, over
 from pyrogen.inference import Objective
 from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import simulate
@@ -227,17 +227,10 @@ def _elbo_estimate(objective: Objective, model: Program, guide: Program | None, 
 
 def _calibration(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> dict[str, Estimate]:
     """Measure how well critics know how sure they can be: of as many samples of either class, which is the first?"""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-
-    def compare(batch: dict[str, Tensor]) -> Tensor:
-        for name, logits in objective.log_ratios(model, guide, **batch).items():
-            found.setdefault(name, []).append(logits)
-        return torch.empty(0)
-
-    over(batches, compare, model, guide, objective)
+    found = of_each(batches, lambda batch: objective.log_ratios(model, guide, **batch), model, guide, objective)
     measured = {}
-    for name, pairs in found.items():
-        first, second = (torch.cat(logits).cpu() for logits in zip(*pairs, strict=True))
+    for name in found[0]:
+        first, second = (torch.cat(logits).cpu() for logits in zip(*(of[name] for of in found), strict=True))
         outcome = torch.cat([torch.ones_like(first), torch.zeros_like(second)])
         error = evaluation.calibration_error(torch.cat([first, second]).sigmoid(), outcome)
         measured[f"critic_ece_of_{name}"] = Estimate(error, None, f"probability, of {len(outcome):,} forecasts")

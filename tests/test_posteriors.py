@@ -29,6 +29,7 @@ from pyrogen.inference import (
     WAE,
     WGAN,
     AlphaGAN,
+    Autocast,
     FactorVAE,
     Interpolated,
     Ratio,
@@ -507,6 +508,35 @@ def test_entries(name, network):
     objective = getattr(posterior_entries, name)(model, guide, batch)
     steps = train(objective, model, guide, [batch], sgd, both(objective), num_steps=2)
     assert all(step.loss.isfinite() for step in steps)
+
+
+def learns_scale(name, **settings):
+    """Whether a step teaches how wide the likelihood is."""
+    spec = DataSpec((1, 8, 8), "dequantized", levels=17)
+    model, guide = vae(spec, latent=3, hidden=(8,), likelihood="laplace")
+    batch = {"x": torch.rand(6, 1, 8, 8)}
+    objective = getattr(posterior_entries, name)(model, guide, batch, **settings)
+    objective(model, guide, **batch).backward()
+    gradient = model.likelihood.log_scale.grad
+    return gradient is not None and bool((gradient != 0).all())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_entries_learn_the_likelihoods_scale(name):
+    assert learns_scale(name)
+
+
+@pytest.mark.parametrize("name", ["ali", "veegan"])
+def test_mutant_means_teach_no_scale(name):
+    """A critic that sees means alone, without a reconstruction of data, leaves draws as wide as they began."""
+    assert not learns_scale(name, decode="mean")
+
+
+def test_what_judges_a_fit():
+    """Draws, where no term is a density of data; else a bound."""
+    pair = Critic(2)
+    assert all(o.by_samples for o in (VEEGAN(pair), ALI(pair), GAN(pair), Autocast(VEEGAN(pair)), MMD()))
+    assert not any(o.by_samples for o in (ELBO(), AVB(pair), AAE(pair), AlphaGAN(pair, pair), WAE(MMD())))
 
 
 def test_a_figure_of_unequal_batches_is_that_of_the_data():

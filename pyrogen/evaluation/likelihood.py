@@ -88,10 +88,15 @@ def evaluating(*programs: Any) -> Iterator[None]:
 
 
 def over(batches: Batches, values: Callable[[dict[str, Tensor]], Tensor], *programs: Any) -> Tensor:
-    """Concatenate what a function makes of each batch, with the programs in ``eval`` mode and data on their device."""
+    """Concatenate what a function makes of each batch, see :func:`of_each`."""
+    return torch.cat(of_each(batches, lambda batch: values(batch).cpu(), *programs))
+
+
+def of_each(batches: Batches, values: Callable[[dict[str, Tensor]], Any], *programs: Any) -> list[Any]:
+    """List what a function makes of each batch, with the programs in ``eval`` mode and data on their device."""
     device = first_device(*programs)
     with evaluating(*programs):
-        return torch.cat([values({name: x.to(device) for name, x in batch.items()}).cpu() for batch in batches])
+        return [values({name: x.to(device) for name, x in batch.items()}) for batch in batches]
 
 
 def _log_weights(model: Program, guide: Program | None, batch: Mapping[str, Tensor], num_particles: int) -> Tensor:

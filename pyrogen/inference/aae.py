@@ -104,10 +104,8 @@ class AAE(Objective):
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the critics' logits of draws of the prior and of the guide, by site if each has its own."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, (game, samples) in self._compared(model, guide, args, kwargs).items():
-            found |= game.log_ratios_of({name: samples})
-        return found
+        compared = self._compared(model, guide, args, kwargs)
+        return {name: game.both(samples) for name, (game, samples) in compared.items() if game.has_log_ratios}
 
     def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
         r"""Return :math:`\log p(x \mid z) + D(z)`, where logits are log-ratios of prior to *aggregate* posterior.

@@ -1,7 +1,7 @@
 """Two players: a critic that compares real data with a program's draws, and the program that answers to it."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from pyrogen.inference.penalties import Penalty, Score, Scores
 from pyrogen.inference.samples import Samples, Transform, samples_of
 from pyrogen.sites import Program
 
-__all__ = ["REMEMBERED", "Adversarial", "Scoring", "checked_critic", "scores_of"]
+__all__ = ["REMEMBERED", "Adversarial", "Scoring", "checked_critic", "scores_of", "shown"]
 
 REMEMBERED = 0.98
 """How much of a moving average is left after a step."""
@@ -116,16 +116,11 @@ class Scoring(Adversarial):
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the critic's logits of data and of draws, where they are log-ratios."""
-        return self.log_ratios_of({"data": self.samples(model, args, kwargs)}) if self.has_log_ratios else {}
+        return {"data": self.both(self.samples(model, args, kwargs))} if self.has_log_ratios else {}
 
-    def log_ratios_of(self, compared: Mapping[str, Samples]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return logits of data and draws as the critic sees them, by name, where they are log-ratios."""
-        if not self.has_log_ratios:
-            return {}
-        return {
-            name: (self.scores(samples.real, samples.covariates), self.scores(samples.fake, samples.covariates))
-            for name, samples in compared.items()
-        }
+    def both(self, samples: Samples) -> tuple[Tensor, Tensor]:
+        """Return the critic's scores of data and of draws as it sees them, shapes ``(batch,)``."""
+        return self.scores(samples.real, samples.covariates), self.scores(samples.fake, samples.covariates)
 
     def monitored(self) -> dict[str, Tensor]:
         """Return moving averages: how often the critic scored a datum above a draw, and its scores of either.
@@ -162,14 +157,14 @@ def checked_critic(critic: Any) -> nn.Module:
     return critic
 
 
-def scores_of(critic: nn.Module, *values: Tensor) -> Tensor:
-    """Return a critic's scores of values of shapes ``(batch, ...)``, shape ``(batch,)``.
+def shown(critic: nn.Module, *values: Tensor) -> Tensor:
+    """Return what a critic makes of values of shapes ``(batch, ...)``.
 
     Raises:
-        ProgramError: where it does not take the values, or returns another shape than ``(batch,)`` or ``(batch, 1)``.
+        ProgramError: where it does not take them.
     """
     try:
-        found = critic(*values)
+        return critic(*values)
     except (torch.OutOfMemoryError, PyrogenError):
         raise
     except (RuntimeError, TypeError) as error:
@@ -178,6 +173,15 @@ def scores_of(critic: nn.Module, *values: Tensor) -> Tensor:
             f"the critic {type(critic).__name__} was shown values of shapes {shapes} (latents first, then data, then "
             f"covariates, as far as it sees them), and failed: {error}"
         ) from error
+
+
+def scores_of(critic: nn.Module, *values: Tensor) -> Tensor:
+    """Return a critic's scores of values of shapes ``(batch, ...)``, shape ``(batch,)``.
+
+    Raises:
+        ProgramError: where it does not take the values, or returns another shape than ``(batch,)`` or ``(batch, 1)``.
+    """
+    found = shown(critic, *values)
     batch = len(values[0])
     if found.shape not in ((batch,), (batch, 1)):
         raise ProgramError(

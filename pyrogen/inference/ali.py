@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.autoencoding import Autoencoder, Decode, checked
+from pyrogen.inference.autoencoding import Autoencoder, Decode, checked_decode
 from pyrogen.inference.gan import GAMES, GAN
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.penalties import Penalty
@@ -73,7 +73,7 @@ class ALI(Objective):
         if game not in ("non-saturating", "minimax", "least-squares"):
             raise ValueError(f"game must be 'non-saturating', 'minimax' or 'least-squares', found {game!r}")
         self.game = GAN(critic, game, penalties)
-        self.decode = checked(decode)
+        self.decode = checked_decode(decode)
         self.covariates = covariates
         self.transform = transform
 
@@ -95,7 +95,9 @@ class ALI(Objective):
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the critic's logits of pairs that the guide inferred, and that the model drew."""
-        return self.game.log_ratios_of({"pairs": Samples(*self._pairs(model, guide, args, kwargs))})
+        if not self.game.has_log_ratios:
+            return {}
+        return {"pairs": self.game.both(Samples(*self._pairs(model, guide, args, kwargs)))}
 
     def monitored(self) -> dict[str, Tensor]:
         """Return what a GAN's critic keeps an eye on; what the guide inferred counts as real."""

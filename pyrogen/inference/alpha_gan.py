@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyrogen.inference.autoencoding import Autoencoder, Decode, checked
+from pyrogen.inference.autoencoding import Autoencoder, Decode, checked_decode
 from pyrogen.inference.gan import as_game
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.samples import Samples
@@ -67,7 +67,7 @@ class AlphaGAN(Objective):
         self.game = as_game(critic, "reverse-kl", transforms=True)
         self.latent_game = as_game(latent_critic, "reverse-kl")
         self.weight = weight
-        self.decode = checked(decode)
+        self.decode = checked_decode(decode)
         self.covariates = covariates
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -85,7 +85,7 @@ class AlphaGAN(Objective):
         """Return both critics' loss, with their penalties."""
         with torch.no_grad():
             of_data, of_latents = self._compared(model, guide, args, kwargs)
-        losses = [self.game.critic_loss_of(samples) for samples in of_data.values()]
+        losses = [self.game.critic_loss_of(samples) for samples in of_data]
         return torch.stack(losses).mean() + self.latent_game.critic_loss_of(of_latents)
 
     def log_ratios(
@@ -93,10 +93,12 @@ class AlphaGAN(Objective):
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return logits of data, of reconstructions and draws together, and of latents of the prior and the guide."""
         of_data, of_latents = self._compared(model, guide, args, kwargs)
-        found = self.latent_game.log_ratios_of({"latents": of_latents})
+        found = {}
         if self.game.has_log_ratios:  # a critic of both estimates the ratio of data to their mixture
-            of_real, of_made = zip(*self.game.log_ratios_of(of_data).values(), strict=True)
+            of_real, of_made = zip(*map(self.game.both, of_data), strict=True)
             found["data"] = torch.cat(of_real), torch.cat(of_made)
+        if self.latent_game.has_log_ratios:
+            found["latents"] = self.latent_game.both(of_latents)
         return found
 
     def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
@@ -116,15 +118,15 @@ class AlphaGAN(Objective):
 
     def _compared(
         self, model: Program, guide: Program | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[dict[str, Samples], Samples]:
-        """Return data with what the model made in their place, and latents of the prior with those of the guide."""
+    ) -> tuple[list[Samples], Samples]:
+        """Return data with reconstructions and with draws, and latents of the prior with those of the guide."""
         run = Autoencoder(model, guide, args, kwargs, self.covariates, self.decode)
         reconstructed = run.decoded()
         fake, real, _ = run.generated()
-        of_data = {
-            name: Samples(real.data, made.data, made.covariates).transformed(self.game.transform)
-            for name, made in (("reconstructions", reconstructed), ("draws", fake))
-        }
+        of_data = [
+            Samples(real.data, made.data, made.covariates).transformed(self.game.transform)
+            for made in (reconstructed, fake)
+        ]
         return of_data, Samples(fake.latents, real.latents, fake.covariates)
 
     def _scores(self, data: Sequence[Tensor], covariates: Sequence[Tensor]) -> Tensor:

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pyrogen.inference.objective import Objective, Player
+from pyrogen.inference.objective import Objective, Wrapper
 from pyrogen.sites import Program
 
 __all__ = ["Autocast"]
 
 
-class Autocast(Objective):
+class Autocast(Wrapper):
     r"""An objective whose linear layers and convolutions are computed in low precision, and nothing else.
 
     Inputs and weights of linear layers, convolutions and attention, where they are float32, are rounded to ``dtype``,
@@ -40,10 +40,7 @@ class Autocast(Objective):
     rounding = 1e-2
 
     def __init__(self, objective: Objective, dtype: torch.dtype = torch.bfloat16) -> None:
-        super().__init__()
-        self.objective = objective
-        self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
-        self.saturates = objective.saturates
+        super().__init__(objective)
         self.dtype = dtype
 
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -56,21 +53,15 @@ class Autocast(Objective):
         with LowPrecision(self.dtype):
             return self.objective.critic_loss(model, guide, *args, **kwargs)
 
-    def monitored(self) -> dict[str, Tensor]:
-        return self.objective.monitored()
-
     def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
         with LowPrecision(self.dtype):
-            return self.objective.elbo_estimate(model, guide, *args, **kwargs)
+            return super().elbo_estimate(model, guide, *args, **kwargs)
 
     def log_ratios(
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         with LowPrecision(self.dtype):
-            return self.objective.log_ratios(model, guide, *args, **kwargs)
-
-    def after_step(self, player: Player) -> None:
-        self.objective.after_step(player)
+            return super().log_ratios(model, guide, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f"dtype={self.dtype}"

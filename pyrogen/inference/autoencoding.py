@@ -16,13 +16,13 @@ from pyrogen.pairing import check_densities, check_observed, check_pairing, chec
 from pyrogen.sites import Program, is_data, is_latent, or_nothing, sample_sites
 from pyrogen.traces import draw_trace, subsamples
 
-__all__ = ["Autoencoder", "Decode", "Pairs", "Reconstruction", "checked", "refuse_observed"]
+__all__ = ["Autoencoder", "Decode", "Pairs", "Reconstruction", "checked_decode", "refuse_observed"]
 
 Decode = Literal["sample", "mean"]
 """What stands for the data that a model makes of latents: a draw of their distribution, or its mean."""
 
 
-def checked(decode: str) -> Decode:
+def checked_decode(decode: str) -> Decode:
     """Return what stands for data, if there is such a choice.
 
     Raises:

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from pyrogen.errors import ProgramError
 from pyrogen.inference.feed import Arguments, Batch
 from pyrogen.inference.graphs import Graphs
-from pyrogen.inference.objective import Objective
+from pyrogen.inference.objective import Objective, Wrapper
 from pyrogen.inference.player import OptimizerLike
 from pyrogen.inference.train import train
 from pyrogen.parameters import leaves, modules_of, program_parameters
@@ -87,16 +87,13 @@ def compile(
     return CompiledObjective(objective, model, guide, **settings)
 
 
-class CompiledObjective(Objective):
+class CompiledObjective(Wrapper):
     """An objective on programs whose loss and gradient are one graph. Made by :func:`compile`."""
 
     def __init__(
         self, objective: Objective, model: Program, guide: Program | None, compile: Literal[True, "capture"] = True
     ) -> None:
-        super().__init__()
-        self.objective = objective
-        self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
-        self.saturates = objective.saturates
+        super().__init__(objective)
         self._programs = (model, guide)
         self._compiled = compile != "capture"
         self._graphs: dict[str, Graphs] = {}
@@ -113,20 +110,6 @@ class CompiledObjective(Objective):
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critic's loss, likewise."""
         return self._loss("critic", model, guide, (args, kwargs))
-
-    def monitored(self) -> dict[str, Tensor]:
-        return self.objective.monitored()
-
-    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
-        return self.objective.elbo_estimate(model, guide, *args, **kwargs)
-
-    def log_ratios(
-        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        return self.objective.log_ratios(model, guide, *args, **kwargs)
-
-    def after_step(self, player: Literal["programs", "critic"]) -> None:
-        self.objective.after_step(player)
 
     def _loss(self, kind: str, model: Program, guide: Program | None, batch: Batch) -> Tensor:
         if (model, guide) != self._programs:

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError
+from pyrogen.inference.adversarial import REMEMBERED, shown
 from pyrogen.inference.history import History
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.samples import Drawing, Transform
 from pyrogen.sites import Program
 
 __all__ = ["CycleGAN", "log_laplace"]
-
-REMEMBERED = 0.98
-"""How much of a moving average is left after a step."""
 
 
 class CycleGAN(Objective):
@@ -229,7 +227,7 @@ def _drawn(program: Program, site: str, role: str, a: Tensor, b: Tensor) -> Tens
 
 
 def _scores(critic: nn.Module, x: Tensor) -> Tensor:
-    found = critic(x)
+    found = shown(critic, x)
     if not found.dim() or len(found) != len(x):
         raise ProgramError(
             f"a critic returned shape {tuple(found.shape)} for {len(x)} data: expected scores of each, ({len(x)}, ...)"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pyrogen.sites import Program
 from pyrogen.traces import plate_nesting
 
-__all__ = ["Objective", "Player"]
+__all__ = ["Objective", "Player", "Wrapper"]
 
 Player = Literal["programs", "critic"]
 
@@ -69,6 +69,34 @@ class Objective(nn.Module, ABC):
 
     def after_step(self, player: Player) -> None:
         """Do what follows a player's step: advance a schedule, clip weights, move a target network."""
+
+
+class Wrapper(Objective):
+    """An objective that computes another's losses in a way of its own, and is in all else what that is.
+
+    Args:
+        objective: the other.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.objective = objective
+        self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
+        self.saturates = objective.saturates
+
+    def monitored(self) -> dict[str, Tensor]:
+        return self.objective.monitored()
+
+    def elbo_estimate(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor | None:
+        return self.objective.elbo_estimate(model, guide, *args, **kwargs)
+
+    def log_ratios(
+        self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        return self.objective.log_ratios(model, guide, *args, **kwargs)
+
+    def after_step(self, player: Player) -> None:
+        self.objective.after_step(player)
 
 
 class PlateNesting:

@@ -212,7 +212,7 @@ def veegan(
 
 
 def _sizes(model: Program, guide: Program | None, example: Example, decode: Decode = "mean") -> list[int]:
-    """Find how many numbers each latent site has for a datum, from a run on a few."""
+    """Find how many numbers each latent site has for a datum, from a run on a few; check draws, if shown."""
     if guide is None:
         raise UsageError(
             "this objective needs a guide, which draws latents for data, and the model has none: choose a model with "
@@ -222,15 +222,20 @@ def _sizes(model: Program, guide: Program | None, example: Example, decode: Deco
     few = {name: column[:2].to(device) for name, column in example.items()}
     with rehearsal(modules_of(model, guide).values()), torch.no_grad():
         inferred = Autoencoder(model, guide, (), dict[str, Any](few), decode=decode).reconstruction().pairs
-        observed = list(filter(is_data, sample_sites(poutine.trace(model).get_trace(**few))))
-    for site in observed if decode == "sample" else ():
+        if decode == "sample":
+            _check_draws(model, few)
+    return [z[0].numel() for z in inferred.latents]
+
+
+def _check_draws(model: Program, few: Example) -> None:
+    """Refuse a likelihood whose draws pass no gradient on, before all sites of both programs are spelled out."""
+    for site in filter(is_data, sample_sites(poutine.trace(model).get_trace(**few))):
         if not site["fn"].has_rsample:
             raise UsageError(
                 f"this objective learns through the data that a model draws, and a draw of "
                 f"{type(unwrapped(site['fn'])).__name__} passes no gradient: leave --likelihood and --pixels out, or "
                 f"choose --decode mean"
             )
-    return [z[0].numel() for z in inferred.latents]
 
 
 def _check_weight(weight: float) -> None:

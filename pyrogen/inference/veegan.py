@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import ProgramError
-from pyrogen.inference.autoencoding import Autoencoder, Decode, checked
+from pyrogen.inference.autoencoding import Autoencoder, Decode, checked_decode
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.penalties import Penalty
@@ -78,7 +78,7 @@ class VEEGAN(Objective):
         self.game = GAN(critic, "reverse-kl", penalties)
         self.distance = distance
         self.weight = weight
-        self.decode = checked(decode)
+        self.decode = checked_decode(decode)
         self.covariates = covariates
         self.transform = transform
 
@@ -100,7 +100,7 @@ class VEEGAN(Objective):
         self, model: Program, guide: Program | None, *args: Any, **kwargs: Any
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the critic's logits of pairs that the model drew, and that the guide inferred."""
-        return self.game.log_ratios_of({"pairs": self._compared(model, guide, args, kwargs)})
+        return {"pairs": self.game.both(self._compared(model, guide, args, kwargs))}
 
     def monitored(self) -> dict[str, Tensor]:
         """Return what a GAN's critic keeps an eye on; what the model made counts as real."""
