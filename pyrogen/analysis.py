@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pyro
+import torch
 from pyro.infer import MCMC
 
 from pyrogen.card import accepted_columns
+from pyrogen.counts import take
+from pyrogen.data import Corpus
 from pyrogen.draws import Reader, Source
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
@@ -21,7 +24,7 @@ from pyrogen.sites import nothing
 
 __all__ = ["to_arviz"]
 
-RUN_ROWS = 50
+RUN_ROWS, RUN_DOCUMENTS = 50, 10
 """How many held-out data of a run are analysed: posteriors of local latents are one for each."""
 
 
@@ -108,8 +111,13 @@ def _source(
         if recipe.data_b is not None:
             raise UsageError(f"{run.path} holds a translation between two domains, which has no posterior to analyse")
         model, guide = load(run)
-        columns = recipe.dataset_of(run.manifest).eval_columns("test")
-        rows = {name: columns[name][:RUN_ROWS] for name in accepted_columns(model, list(columns))}
+        dataset = recipe.dataset_of(run.manifest)
+        columns = dataset.eval_columns("test")
+        size = RUN_DOCUMENTS if isinstance(dataset, Corpus) else RUN_ROWS
+        rows = {
+            name: take(columns[name], torch.arange(min(size, len(columns[name])))).to_dense()
+            for name in accepted_columns(model, list(columns))
+        }
         return Source(model, guide, None), (), rows
     if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):
         return Source(fitted[0], fitted[1], None), args, kwargs

@@ -86,15 +86,15 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
     if chosen_so := [f"--{key} {value}" for key, value in preferred.items() if key not in given]:
-        options["note"] = (
-            f"{names['objective']} passes gradients through the data that a model draws: chose {' '.join(chosen_so)}"
-        )
+        because = catalogue.find("objective", names["objective"]).prefers.because  # type: ignore[attr-defined]
+        options["note"] = f"{names['objective']} {because}: chose {' '.join(chosen_so)}"
     return recipe, options
 
 
 def _prefer(parser: ArgumentParser, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Set what an objective prefers of a model and of data as their defaults; return it, by option."""
-    prefers = getattr(catalogue.find("objective", names["objective"]), "prefers", {}) if keys else {}
+    preference = getattr(catalogue.find("objective", names["objective"]), "prefers", None) if keys else None
+    prefers = preference.settings if preference else {}
     options = {
         keys[kind][name]: v for kind in ("model", "data") for name, v in prefers.items() if name in keys.get(kind, {})
     }
@@ -120,8 +120,10 @@ def _names(given: Mapping[str, Any]) -> dict[str, str]:
     """Find out which model, objective and data are meant, before all options can be known."""
     defaults = {"model": "", "data": "digits", "data_b": "", "objective": ""}
     names = {kind: str(given.get(kind) or default) for kind, default in defaults.items()}
-    # An algorithm that is a model and an objective of one name goes by that name.
+    # An algorithm that is a model and an objective of one name goes by that name; else a model may have a usual one.
     usual = names["model"] if names["model"] in catalogue.names("objective") else "elbo"
+    if names["model"] in catalogue.names("model"):
+        usual = getattr(catalogue.find("model", names["model"]), "objective", usual)
     return names | {"objective": names["objective"] or usual}
 
 

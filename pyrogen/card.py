@@ -10,8 +10,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyrogen import evaluation
-from pyrogen.data import Batches, Dataset, Unpaired
+from pyrogen import evaluation, topics
+from pyrogen.data import Batches, Corpus, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
@@ -70,7 +70,8 @@ def bound(
     """Return the figure to choose a model by, higher is better: its exact log-likelihood, or else its ELBO.
 
     For a model without a density, or with one that was not what it learned by, that is the energy distance of its draws
-    to the data, with the sign turned; for a translation between two domains, the mean of both directions' distances.
+    to the data, with the sign turned; for a translation between two domains, the mean of both directions' distances;
+    for documents, the log-probability of a word of one half given the other.
 
     Args:
         by_samples: compare draws with data, though there is a density.
@@ -80,6 +81,8 @@ def bound(
     """
     if isinstance(dataset, Unpaired):
         return "minus_energy_distance", _both(distances(translations(model, guide, dataset, split), dataset.spec))
+    if isinstance(dataset, Corpus):
+        return "completion_log_likelihood", topics.completion(model, guide, dataset, split, num_particles)
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     if roles.is_implicit or by_samples:
@@ -120,6 +123,8 @@ def inspect(
         found = translations(model, guide, dataset, split)
         cycles = {name: e.value for name, e in figures(found, dataset.spec).items() if name.startswith("cycle")}
         return collapse(found, dataset.spec) | cycles
+    if isinstance(dataset, Corpus):
+        return {}
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches)
     if not (roles.is_implicit or by_samples):
@@ -164,7 +169,7 @@ def evaluate(
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
 
     Of a model without a density, draws are compared with data by the energy distance. Of a translation between two
-    domains, see :func:`~pyrogen.translation.figures`.
+    domains, see :func:`~pyrogen.translation.figures`; of documents, :func:`~pyrogen.topics.figures`.
 
     Args:
         split: train, validation or test.
@@ -183,6 +188,8 @@ def evaluate(
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
     if isinstance(dataset, Unpaired):
         return figures(translations(model, guide, dataset, split), dataset.spec)
+    if isinstance(dataset, Corpus):
+        return topics.figures(model, guide, dataset, split, num_particles)
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     of_critics = {} if objective is None else _calibration(objective, model, guide, batches)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
-from pyrogen import catalogue, pictures
+from pyrogen import catalogue, pictures, topics
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import accepted_columns, bound, evaluate, inspect
-from pyrogen.data import Dataset, Unpaired
+from pyrogen.data import Corpus, Dataset, Unpaired
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
@@ -178,6 +178,10 @@ def _draws(recipe: Recipe, run: Run, programs: Programs, number: int) -> dict[st
         assert isinstance(dataset, Unpaired)
         split = "test" if dataset.num_data("test") else "train"
         return translations(*programs, dataset, split, number)._asdict()
+    if DataSpec.from_json(run.manifest["spec"]).kind == "counts":
+        corpus = recipe.dataset_of(run.manifest)
+        assert isinstance(corpus, Corpus)
+        return topics.draws(*programs, corpus, number)
     if not accepted_columns(programs.model, ["size"]):
         raise UsageError(
             f"{recipe.model.name} does not draw data: it models something given them (its model has no "

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from pyrogen import pictures
 from pyrogen.card import accepted_columns
-from pyrogen.data import Dataset, Unpaired
+from pyrogen.data import Corpus, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
 from pyrogen.sites import Generating, Program
+from pyrogen.topic_pictures import intertopic_map, word_bars
+from pyrogen.topics import Topics, topics_of
 from pyrogen.translation import in_rows, translations
 
 __all__ = ["Exhibit", "decode", "exhibits", "loss_curves"]
@@ -43,6 +45,8 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
     if isinstance(dataset, Unpaired):
         return _translations(programs, dataset)
     model, guide = programs
+    if isinstance(dataset, Corpus):
+        return _topics(topics_of(model, guide, dataset), dataset)
     if accepted_columns(model, ["x", "size"]) != ["x", "size"]:
         return []  # it does not generate
     split = "test" if dataset.num_data("test") else "train"
@@ -89,6 +93,18 @@ def _translations(programs: Programs, dataset: Unpaired) -> list[Exhibit]:
             caption = f"The first two values of held-out data of {target}, and of what those of {source} become."
             shown.append(Exhibit(name, title, caption, pictures.scatter(groups)))
     return shown
+
+
+def _topics(topics: Topics, corpus: Corpus) -> list[Exhibit]:
+    bars = "The most probable words of each topic, the largest topic first, with its share of the training words."
+    places = (
+        "Topics that lie close have words in common (Jensen-Shannon distance, by multidimensional scaling); areas are "
+        "shares of the training words."
+    )
+    return [
+        Exhibit("topics", "Topics", bars, word_bars(topics, corpus)),
+        Exhibit("intertopic_map", "How far topics are apart", places, intertopic_map(topics)),
+    ]
 
 
 def _images(name: str, title: str, caption: str, images: Tensor, dataset: Dataset | Unpaired) -> Exhibit:
@@ -212,8 +228,9 @@ def loss_curves(metrics: list[dict[str, Any]], unit: str = "loss") -> list[Exhib
     if names:
         series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}
         caption = "On held-out data: higher is better. The best checkpoint is the one that is shown here."
-        in_nats = not any(name.endswith("energy_distance") for name in names)
-        drawing = pictures.curves(series, "nats per datum" if in_nats else "energy")
+        units = {"energy_distance": "energy", "completion_log_likelihood": "nats per word"}
+        unit = next((unit for end, unit in units.items() if names[0].endswith(end)), "nats per datum")
+        drawing = pictures.curves(series, unit)
         found.append(Exhibit("validation", "Validation", caption, drawing))
     return found
 

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from pyrogen import catalogue
 from pyrogen.card import accepted_columns
+from pyrogen.counts import is_csr, take
 from pyrogen.data import Batches, Dataset, Unpaired, UnpairedBatches, from_path
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
@@ -60,8 +61,8 @@ class Settings:
         steps: number of steps; overrides epochs.
         epochs: number of passes over the training data; 20 if neither is given.
         batch_size: data in a batch.
-        optimizer: adam, adamw or sgd.
-        learning_rate: its learning rate.
+        optimizer: adam, adamw or sgd; the objective's usual one (adam, or sgd for natural gradients) if not given.
+        learning_rate: its learning rate; the objective's usual one (0.001, or 1 for natural gradients) if not given.
         critic_learning_rate: that of the critic, where the objective has one; the same if not given.
         critic_steps: steps of the critic for each of the programs.
         beta1: how far Adam's gradient looks back: 0.9, or 0 with a critic, if not given.
@@ -78,8 +79,8 @@ class Settings:
     steps: int | None = None
     epochs: int | None = None
     batch_size: int = 128
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = 1e-3
+    optimizer: Literal["adam", "adamw", "sgd"] | None = None
+    learning_rate: float | None = None
     critic_learning_rate: float | None = None
     critic_steps: int = 1
     beta1: float | None = None
@@ -217,8 +218,10 @@ class Recipe:
         is_cosine = settings.schedule == "cosine"
         schedule = partial(_cosine, num_steps=num_steps) if is_cosine else None
         critic_schedule = partial(_cosine, num_steps=num_steps * settings.critic_steps) if is_cosine else None
-        make = partial(OPTIMIZERS[settings.optimizer], fused=True)
-        if settings.optimizer != "sgd":
+        chosen = settings.optimizer or objective.optimizer
+        rate = settings.learning_rate or objective.learning_rate
+        make = partial(OPTIMIZERS[chosen], fused=True)
+        if chosen != "sgd":
             default = (0.0, 0.99) if has_critic else (0.9, 0.999)
             make = partial(make, betas=default if settings.beta1 is None else (settings.beta1, default[1]))
         for growth in schedules([*owners(programs.model, programs.guide).values(), objective]):
@@ -227,13 +230,13 @@ class Recipe:
                     f"{num_steps:,} steps end before the model has grown, which takes {growth.length:,}: give more "
                     f"--steps, or a shorter --phase"
                 )
-        critic_rate = settings.critic_learning_rate or settings.learning_rate
+        critic_rate = settings.critic_learning_rate or rate
         return train(
             objective,
             programs.model,
             programs.guide,
             batches,
-            partial(make, lr=settings.learning_rate),
+            partial(make, lr=rate),
             partial(make, lr=critic_rate) if has_critic else None,
             steps=(1, settings.critic_steps),
             num_steps=num_steps,
@@ -262,7 +265,8 @@ class Recipe:
             growing = schedules([*owners(*programs).values(), objective])
             for schedule in growing:
                 schedule.at(schedule.length)  # most steps are those of the grown networks
-            pays = is_worth_compiling(objective, *programs, on_device, steps)
+            is_dense = not any(map(is_csr, on_device.values()))  # graphs are of dense tensors
+            pays = is_dense and is_worth_compiling(objective, *programs, on_device, steps)
             for schedule in growing:
                 schedule.refresh()
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
@@ -279,8 +283,8 @@ class Recipe:
     def _example(self, dataset: Dataset | Unpaired, programs: Programs) -> dict[str, Tensor]:
         values = dataset.eval_columns("train")
         columns = self._columns(dataset, programs)
-        rows = min(self.training.batch_size, *(len(values[name]) for name in columns))
-        return {name: values[name][:rows] for name in columns}
+        rows = torch.arange(min(self.training.batch_size, *(len(values[name]) for name in columns)))
+        return {name: take(values[name], rows) for name in columns}
 
     def _columns(self, dataset: Dataset | Unpaired, programs: Programs) -> list[str]:
         """List the columns of the data that the model takes.

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from pyrogen import pictures
 from pyrogen.analysis import to_arviz
+from pyrogen.data import Corpus
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.exhibits import Exhibit, exhibits, loss_curves
@@ -23,6 +24,8 @@ from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.sites import Program
+from pyrogen.topic_pictures import word_rows
+from pyrogen.topics import topics_of
 
 __all__ = ["write_report"]
 
@@ -57,16 +60,16 @@ def write_report(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if run.manifest.get("kind") == "recipe":
-        lead, command, table, shown, is_sum = _of_recipe(run)
+        lead, command, table, shown, is_sum, further = _of_recipe(run)
     elif model is not None:
-        lead, command, table, shown, is_sum = _of_programs(run, model, guide, args, kwargs)
+        lead, command, table, shown, is_sum, further = _of_programs(run, model, guide, args, kwargs)
     else:
         raise UsageError(
             f"{run.path} was made by programs of its own: give them, as pyrogen.write_report(run, model, guide, *data)"
         )
     unit = "nats per datum" if is_sum else "loss"
     shown = loss_curves(run.metrics(), unit) + shown
-    tables = [table, Table("Settings", (), _settings(run.manifest))]
+    tables = [table, *further, Table("Settings", (), _settings(run.manifest))]
     lead = f"{lead} {run.checkpoints()[-1]:,} steps."
     for exhibit in shown:
         write_file(run.path / f"{exhibit.name}.png", exhibit.drawing.light)
@@ -74,8 +77,9 @@ def write_report(
     return run.path / "report.html"
 
 
-Content = tuple[str, str, Table, list[Exhibit], bool]
-"""A lead, the run's command, its figures, its pictures, and whether its loss is a sum over data, logged per datum."""
+Content = tuple[str, str, Table, list[Exhibit], bool, list[Table]]
+"""A lead, the run's command, its figures, its pictures, whether its loss is a sum over data, logged per datum, and what
+else there is to read."""
 
 
 def _of_recipe(run: Run) -> Content:
@@ -89,18 +93,23 @@ def _of_recipe(run: Run) -> Content:
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
         shown = exhibits(programs, dataset)
+    further = []
+    if isinstance(dataset, Corpus):
+        head = ("topic", "share", "coherence", "most probable words")
+        note = "Shares are of the training words; coherence is NPMI of the ten most probable words, up to 1."
+        further = [Table("Topics", head, word_rows(topics_of(*programs, dataset), dataset), note)]
     if programs.guide is not None and not is_translation:
-        data = to_arviz(run, num_samples=200)
+        data = to_arviz(run, num_samples=50 if isinstance(dataset, Corpus) else 200)
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
     lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
-    return lead, recipe.command(run.path), _figures(run), shown, is_sum
+    return lead, recipe.command(run.path), _figures(run), shown, is_sum, further
 
 
 def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwargs: Any) -> Content:
     data = to_arviz(load(run, model, guide), *args, **kwargs)
     write_netcdf(data, run.path / "posterior.nc")
-    return "The user's own programs.", "", _posterior(data), [*_intervals(data), *_trust(data)], False
+    return "The user's own programs.", "", _posterior(data), [*_intervals(data), *_trust(data)], False, []
 
 
 def _figures(run: Run) -> Table:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["DataSpec", "one_hot", "scaled", "unscaled"]
 
-Kind = Literal["binary", "levels", "dequantized", "real"]
+Kind = Literal["binary", "levels", "dequantized", "real", "counts"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,13 @@ class DataSpec:
             - ``"binary"``: 0 or 1;
             - ``"levels"``: whole numbers :math:`0, \dots, L - 1`;
             - ``"dequantized"``: :math:`(k + u) / L` with :math:`u \sim U(0, 1)`, in the unit interval;
-            - ``"real"``: any finite numbers.
+            - ``"real"``: any finite numbers;
+            - ``"counts"``: how often each word stands in a document.
         levels: the number :math:`L` of levels that the values have, or had before dequantisation; ``None`` for reals.
         num_classes: the number of classes of the label ``y``; ``None`` without labels.
         name: what the data are called.
+        num_data: the number of training data, for models whose latents are shared by all of them; ``None`` where it was
+            not counted.
 
     Example:
         >>> DataSpec((1, 8, 8), "levels", levels=17).num_dims
@@ -38,6 +41,7 @@ class DataSpec:
     levels: int | None = None
     num_classes: int | None = None
     name: str = "data"
+    num_data: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))

@@ -3,13 +3,16 @@
 from pyrogen.data.arrays import read_arrays
 from pyrogen.data.batches import Batches
 from pyrogen.data.cache import cache_folder
+from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text
 from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import encode_idx, read_idx, read_idx_folder
 from pyrogen.data.images import read_image_folder
 from pyrogen.data.pixels import PIXELS, apply_pixels
 from pyrogen.data.shapes import Factors, draw_factors, render, shapes
+from pyrogen.data.shards import ShardedCorpus
 from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
 from pyrogen.data.splits import split, standardize
+from pyrogen.data.texts import kjv, reuters
 from pyrogen.data.toy import GRID, RING, Modes, grid, ring
 from pyrogen.data.unpaired import Unpaired, UnpairedBatches
 
@@ -18,9 +21,12 @@ __all__ = [
     "PIXELS",
     "RING",
     "Batches",
+    "Corpus",
     "Dataset",
     "Factors",
     "Modes",
+    "Pruning",
+    "ShardedCorpus",
     "Unpaired",
     "UnpairedBatches",
     "apply_pixels",
@@ -31,15 +37,19 @@ __all__ = [
     "encode_idx",
     "fashion_mnist",
     "from_arrays",
+    "from_counts",
     "from_path",
+    "from_text",
     "grid",
     "iris",
+    "kjv",
     "mnist_10k",
     "read_arrays",
     "read_idx",
     "read_idx_folder",
     "read_image_folder",
     "render",
+    "reuters",
     "ring",
     "shapes",
     "split",

@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from tokenize import TokenError
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from pyrogen.errors import DataError, MissingInputError
 
-__all__ = ["LAYOUTS", "check_keys", "read_arrays"]
+__all__ = ["LAYOUTS", "check_keys", "member_names", "read_arrays", "read_members"]
 
 MAX_BYTES = 8 * 2**30
 
@@ -65,10 +66,24 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     """Read the arrays of a zip file, after their names and sizes were checked."""
+    return read_members(path, lambda names: check_keys(names, str(path)))
+
+
+def member_names(path: Path) -> list[str]:
+    """List the names of the arrays in a zip file; none of another file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except ZIP_DAMAGE:
+        return []
+
+
+def read_members(path: Path, chosen: Callable[[Any], Mapping[str, str]] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a zip file, or some: ``chosen`` maps what to call them to their names, given all names."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-            names = check_keys(entries, str(path))
+            names = {name: name for name in entries} if chosen is None else chosen(entries)
             total = sum(entry.file_size for entry in entries.values())
             if total > MAX_BYTES:
                 raise DataError(f"{path}: {total} bytes when unpacked, expected at most {MAX_BYTES}. Save fewer rows")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pyrogen.counts import take
 from pyrogen.data.checks import nearest
 from pyrogen.errors import DataError, UsageError
 
@@ -72,7 +73,7 @@ class Batches:
         order = draw(self.num_data, device="cpu")
         for i in range(len(self)):
             rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-            batch = {name: column[rows] for name, column in self.columns.items()}
+            batch = {name: take(column, rows) for name, column in self.columns.items()}
             if self.transform is not None and "x" in batch:
                 batch["x"] = self.transform(batch["x"])
             yield batch

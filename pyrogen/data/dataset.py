@@ -8,6 +8,7 @@ from hashlib import sha256
 import torch
 from torch import Tensor
 
+from pyrogen.counts import parts
 from pyrogen.data.batches import Batches
 from pyrogen.data.checks import nearest
 from pyrogen.errors import UsageError
@@ -152,5 +153,6 @@ class Dataset:
         for split in SPLITS:
             for column, values in sorted(self.split(split).items()):
                 digest.update(f"|{split}/{column}/{values.dtype}/{tuple(values.shape)}|".encode())
-                digest.update(values.contiguous().numpy().tobytes())
+                for part in parts(values):
+                    digest.update(part.contiguous().numpy().tobytes())
         return digest.hexdigest()

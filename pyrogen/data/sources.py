@@ -7,14 +7,16 @@ from typing import Any, TypedDict
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 
-from pyrogen.data.arrays import read_arrays
+from pyrogen.data.arrays import member_names, read_arrays
 from pyrogen.data.cache import check_fashion_mnist, check_mnist_10k, find_fashion_mnist, find_mnist_10k
 from pyrogen.data.checks import nearest
 from pyrogen.data.columns import read_columns
+from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text, read_counts, read_text_folder
 from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import find_idx_folder, read_idx, read_idx_folder
 from pyrogen.data.images import SUFFIXES, holds_images, read_image_folder
 from pyrogen.data.pixels import apply_pixels
+from pyrogen.data.shards import is_sharded, read_shards
 from pyrogen.data.splits import split, standardize
 from pyrogen.errors import DataError, MissingInputError, UsageError
 
@@ -157,27 +159,50 @@ def from_path(
     num_classes: int | None = None,
     size: int | tuple[int, int] | None = None,
     grayscale: bool = False,
+    stop_words: str | None = None,
+    min_documents: int = 1,
+    max_share: float = 1.0,
+    max_words: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """Load a user's own data by what is found: ``.npy``, ``.npz``, IDX (a file or a folder), a folder of images.
+    """Load a user's own data by what is found.
+
+    That is ``.npy``, ``.npz``, IDX (a file or a folder), a folder of images, a folder of ``.txt`` files, a sparse
+    matrix in an ``.npz`` file, or a folder of these with a ``vocabulary.txt``.
 
     Args:
         path: a file or folder; its name becomes the name of the data.
         pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes``, ``validation``, ``test`` and ``seed``.
         size: for image folders: height and width to resize to.
         grayscale: for image folders: turn colours into grey.
+        stop_words: for text: english leaves function words out.
+        min_documents: for counts of words: the least number of documents that a word must be in.
+        max_share: likewise: the largest share of documents that it may be in.
+        max_words: likewise: how many words are kept, the most frequent.
 
     Raises:
         MissingInputError: nothing is there.
-        UsageError: a single image, or a setting for images with other data.
+        UsageError: a single image, or a setting for images or words with other data.
         DataError: a format that is not read, or data that no model should be fitted to.
     """
     path = Path(path).expanduser()
     if not path.exists():
         siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingInputError(f"{path}: no such file or folder{nearest(path.name, siblings)}")
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    name = path.resolve().name.split(".")[0] or "data"
+    pruning = Pruning(min_documents, max_share, max_words)
+    if has_words(path):
+        check_left_out(
+            path, "words", pixels=pixels, levels=levels, num_classes=num_classes, size=size, grayscale=grayscale
+        )
+        return read_corpus(path, name, stop_words, pruning, **cut)
+    if stop_words is not None or pruning != Pruning():
+        raise UsageError(
+            f"{path}: `stop_words`, `min_documents`, `max_share` and `max_words` are for words. Leave them out"
+        )
     reader = find_reader(path)
     image_settings: dict[str, Any] = {}
     if reader is read_image_folder:
@@ -185,9 +210,39 @@ def from_path(
     elif size is not None or grayscale:
         raise UsageError(f"{path}: `size` and `grayscale` are for folders of images only. Leave them out")
     arrays = reader(path, **image_settings)
-    cut: Settings = {"validation": validation, "test": test, "seed": seed}
-    name = path.resolve().name.split(".")[0] or "data"
     return from_arrays(arrays, name=name, where=str(path), pixels=pixels, levels=levels, num_classes=num_classes, **cut)
+
+
+def has_words(path: Path) -> bool:
+    """Tell whether a file or folder holds documents, as text or as counts."""
+    if path.is_dir():
+        has_others = holds_images(path) or find_idx_folder(path) is not None
+        return is_sharded(path) or (not has_others and any(path.rglob("*.txt")))
+    return path.suffix.lower() == ".npz" and "indptr" in member_names(path)
+
+
+def check_left_out(path: Path, kind: str, **settings: Any) -> None:
+    """Refuse settings that are for data of another kind."""
+    given = [f"`{name}`" for name, value in settings.items() if value not in (None, False)]
+    if given:
+        raise UsageError(
+            f"{path}: {', '.join(given)} {'is' if len(given) == 1 else 'are'} not for {kind}. Leave it out"
+        )
+
+
+def read_corpus(path: Path, name: str, stop_words: str | None, pruning: Pruning, **cut: Any) -> Corpus:
+    """Read documents as text, as one file of counts, or as files of counts that are read one at a time."""
+    if path.is_dir() and is_sharded(path):
+        if stop_words is not None or pruning != Pruning():
+            raise UsageError(f"{path}: words of files of counts are those of vocabulary.txt: prune when you make them")
+        return read_shards(path, name=name, **cut)
+    settings: dict[str, Any] = {"name": name, "where": str(path), "pruning": pruning, **cut}
+    if path.is_dir():
+        texts, titles = read_text_folder(path)
+        return from_text(texts, stop_words=stop_words, titles=titles, **settings)
+    check_left_out(path, "counts", stop_words=stop_words)
+    counts, vocabulary = read_counts(path)
+    return from_counts(counts, vocabulary, **settings)
 
 
 def find_reader(path: Path) -> Callable[..., Mapping[str, NDArray[Any]]]:
@@ -198,11 +253,13 @@ def find_reader(path: Path) -> Callable[..., Mapping[str, NDArray[Any]]]:
         if holds_images(path):
             return read_image_folder
         inside = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
-        raise DataError(f"{path}: found {inside}; expected images, sub-folders of images, or IDX files")
+        raise DataError(f"{path}: found {inside}; expected images, sub-folders of images, .txt files, or IDX files")
     if path.suffix.lower() in (".npy", ".npz"):
         return read_arrays
     if "ubyte" in path.name or ".idx" in path.name:
         return lambda file: {"x": read_idx(file)}
     if path.suffix.lower() in SUFFIXES:
         raise UsageError(f"{path}: a single image; give the path of the folder that holds the images")
-    raise DataError(f"{path}: a format that is not read; expected .npy, .npz, IDX (*-ubyte[.gz]) or a folder of images")
+    raise DataError(
+        f"{path}: a format that is not read; expected .npy, .npz, IDX (*-ubyte[.gz]), or a folder of images or of text"
+    )

@@ -7,6 +7,7 @@ from hashlib import sha256
 import torch
 from torch import Generator, Tensor
 
+from pyrogen.counts import take
 from pyrogen.data.dataset import Dataset
 from pyrogen.errors import DataError, UsageError
 from pyrogen.spec import DataSpec
@@ -70,7 +71,7 @@ def split(
         )
     order = torch.randperm(total, generator=own_generator(seed, "split"), device="cpu")
     parts = torch.split(order, [num_train, num_validation, num_test])
-    train, held_out, tested = ({key: column[rows] for key, column in columns.items()} for rows in parts)
+    train, held_out, tested = ({key: take(column, rows) for key, column in columns.items()} for rows in parts)
     return Dataset(name, train, held_out, tested if given_test is None else dict(given_test), spec)
 
 

@@ -1,6 +1,7 @@
 """Distributions that Pyro does not have."""
 
+from pyrogen.distributions.bag_of_words import BagOfWords, TopicMixture
 from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
 from pyrogen.distributions.implicit import Implicit, is_implicit
 
-__all__ = ["DiscretizedLogistic", "Implicit", "is_implicit"]
+__all__ = ["BagOfWords", "DiscretizedLogistic", "Implicit", "TopicMixture", "is_implicit"]

@@ -9,6 +9,14 @@ from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
+from pyrogen.evaluation.topics import (
+    document_completion,
+    left_to_right,
+    npmi,
+    perplexity,
+    topic_diversity,
+    topic_stability,
+)
 
 __all__ = [
     "Arithmetic",
@@ -20,6 +28,7 @@ __all__ = [
     "attribute_arithmetic",
     "calibration_error",
     "coverage",
+    "document_completion",
     "elbo",
     "energy_distance",
     "evaluating",
@@ -27,12 +36,17 @@ __all__ = [
     "iwae",
     "kernel_distance",
     "lacks_density",
+    "left_to_right",
     "log_likelihood",
     "mean",
     "mode_coverage",
     "moment_proposal",
+    "npmi",
+    "perplexity",
     "precision_recall",
     "simulation_based_calibration",
     "spacing",
+    "topic_diversity",
+    "topic_stability",
     "uniformity",
 ]

@@ -8,6 +8,7 @@ from pyrogen.inference.alpha_gan import AlphaGAN
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.avb import AVB
+from pyrogen.inference.collapsed_vb import CollapsedVB
 from pyrogen.inference.compile import CompiledObjective, CompiledStep, compile
 from pyrogen.inference.cyclegan import CycleGAN
 from pyrogen.inference.distance import Distance
@@ -18,6 +19,7 @@ from pyrogen.inference.gan import GAN
 from pyrogen.inference.history import History
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.mmd import MMD, MMDGAN
+from pyrogen.inference.natural_gradient import NaturalGradient
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
 from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
@@ -52,6 +54,7 @@ __all__ = [
     "Annealing",
     "Autocast",
     "BetaTCVAE",
+    "CollapsedVB",
     "CompiledObjective",
     "CompiledStep",
     "CycleGAN",
@@ -64,6 +67,7 @@ __all__ = [
     "Interpolated",
     "LogRatio",
     "MaximumLikelihood",
+    "NaturalGradient",
     "Objective",
     "Penalty",
     "PyroELBO",

@@ -7,6 +7,7 @@ import pyro
 import torch
 from pyro import poutine
 
+from pyrogen.counts import parts
 from pyrogen.distributions import is_implicit
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
@@ -38,7 +39,7 @@ def site_table(model: Program, guide: Program | None, *args: Any, **kwargs: Any)
 
 
 def _described(site: dict[str, Any]) -> str:
-    if is_data(site) and not torch.as_tensor(site["value"]).isfinite().all():
+    if is_data(site) and not all(part.isfinite().all() for part in parts(torch.as_tensor(site["value"]))):
         return "the data hold NaN or infinity   <- not finite"
     if "log_prob_sum" not in site:
         drawn = site["fn"].rsample()

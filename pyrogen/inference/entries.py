@@ -4,12 +4,15 @@ from typing import Any
 
 from pyrogen.errors import UsageError
 from pyrogen.inference.annealing import Annealing
+from pyrogen.inference.collapsed_vb import CollapsedVB
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
+from pyrogen.inference.natural_gradient import NaturalGradient
+from pyrogen.inference.objective import Preference
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.sites import Program
 
-__all__ = ["elbo", "iwae", "maximum_likelihood", "renyi"]
+__all__ = ["collapsed_vb", "elbo", "iwae", "maximum_likelihood", "natural_gradient", "renyi"]
 
 
 def elbo(
@@ -59,6 +62,45 @@ def renyi(model: Program, guide: Program | None, example: Any, *, alpha: float =
     _check(num_particles)
     check_noise(guide)
     return Renyi(alpha, num_particles)
+
+
+@Preference({"guide": "mean-field"}, "is of Dirichlet posteriors").of
+def natural_gradient(
+    model: Program, guide: Program | None, example: Any, *, delay: float = 10.0, forgetting: float = 0.7
+) -> NaturalGradient:
+    """Make natural gradients of a mean-field bound: online variational Bayes.
+
+    Args:
+        delay: at least one; larger values make little of the first batches.
+        forgetting: between a half and one for convergence; 0 for steps of one.
+    """
+    try:
+        return NaturalGradient(delay, forgetting)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+@Preference({"guide": "collapsed"}, "is of Dirichlet posteriors").of
+def collapsed_vb(
+    model: Program,
+    guide: Program | None,
+    example: Any,
+    *,
+    delay: float = 10.0,
+    forgetting: float = 0.7,
+    local_steps: int = 5,
+) -> CollapsedVB:
+    """Make collapsed variational Bayes, to order zero: natural gradients with each word left out of its own counts.
+
+    Args:
+        delay: at least one; larger values make little of the first batches.
+        forgetting: between a half and one for convergence; 0 for steps of one.
+        local_steps: updates of each document's words in a step.
+    """
+    try:
+        return CollapsedVB(delay, forgetting, local_steps)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> MaximumLikelihood:

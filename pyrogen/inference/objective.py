@@ -1,16 +1,34 @@
 """The contract of every learning principle."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from pyrogen.sites import Program
 from pyrogen.traces import plate_nesting
 
-__all__ = ["Objective", "Player", "Wrapper"]
+__all__ = ["Objective", "Player", "Preference", "Wrapper"]
 
 Player = Literal["programs", "critic"]
+
+
+class Preference(NamedTuple):
+    """What an objective's entry wants of a model's and of data's settings where nothing else is asked for.
+
+    Attributes:
+        settings: values by setting.
+        because: what the objective does that asks for them.
+    """
+
+    settings: Mapping[str, Any]
+    because: str
+
+    def of(self, entry: Callable[..., "Objective"]) -> Callable[..., "Objective"]:
+        """Note the preference on an entry, where ``pyrogen train`` finds it."""
+        vars(entry)["prefers"] = self
+        return entry
 
 
 class Objective(nn.Module, ABC):
@@ -30,6 +48,10 @@ class Objective(nn.Module, ABC):
 
     by_samples = False
     """Whether a fit is judged by the model's draws, since the density of data is no part of what it learns by."""
+
+    optimizer = "adam"
+    learning_rate = 1e-3
+    """How the programs' steps are usually taken."""
 
     rounding = 1e-3
     """By how much, relatively, another order of the same sums may change losses and gradients."""
@@ -83,6 +105,7 @@ class Wrapper(Objective):
         self.objective = objective
         self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
         self.saturates = objective.saturates
+        self.optimizer, self.learning_rate = objective.optimizer, objective.learning_rate
 
     def monitored(self) -> dict[str, Tensor]:
         return self.objective.monitored()

@@ -1,6 +1,6 @@
 """Objectives with critics of latents, by name, with plain settings, for the command line."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,7 @@ from pyrogen.inference.entries import check_noise
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.implicit_entries import PenaltyName, penalties_of
 from pyrogen.inference.mmd import MMD
-from pyrogen.inference.objective import Objective
+from pyrogen.inference.objective import Preference
 from pyrogen.inference.ratio import ESTIMATORS, Ratio
 from pyrogen.inference.veegan import VEEGAN
 from pyrogen.parameters import first_device, modules_of
@@ -32,13 +32,9 @@ Example = Mapping[str, Tensor]
 Estimator = Literal["logistic", "kliep", "nwj", "dv", "least-squares"]
 
 
-def through_data(entry: Callable[..., Objective]) -> Callable[..., Objective]:
-    """Mark an objective whose gradients pass through the data that a model draws.
-
-    ``pyrogen train`` then chooses a likelihood that lets them pass, and says so, where nothing else is asked for.
-    """
-    vars(entry)["prefers"] = {"pixels": "dequantized", "likelihood": "laplace"}
-    return entry
+through_data = Preference(
+    {"pixels": "dequantized", "likelihood": "laplace"}, "passes gradients through the data that a model draws"
+)
 
 
 def avb(
@@ -118,7 +114,7 @@ def wae(
     return WAE(MMD(RationalQuadratic(list(bandwidths))), weight)
 
 
-@through_data
+@through_data.of
 def alpha_gan(
     model: Program,
     guide: Program | None,
@@ -148,7 +144,7 @@ def alpha_gan(
     return AlphaGAN(game, latent_critic, weight, decode)
 
 
-@through_data
+@through_data.of
 def ali(
     model: Program,
     guide: Program | None,
@@ -175,7 +171,7 @@ def ali(
     return ALI(critic, game, penalties_of(penalty, penalty_weight), decode, transform=Scaling(spec_of(model)))
 
 
-@through_data
+@through_data.of
 def veegan(
     model: Program,
     guide: Program | None,

@@ -2,6 +2,12 @@
 
 from pyrogen.models.auto_implicit import AutoImplicit
 from pyrogen.models.classifier import Classifier, classifier
+from pyrogen.models.coordinate_ascent import local_optimum
+from pyrogen.models.dirichlet_process_mixture import (
+    DirichletProcessMixture,
+    StickBreakingPosterior,
+    dirichlet_process_mixture,
+)
 from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
 from pyrogen.models.experts import ProductOfExperts
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
@@ -9,17 +15,24 @@ from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, gen
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
+from pyrogen.models.topic_entries import correlated_topics, lda, prodlda
+from pyrogen.models.topic_guides import DirichletEncoder, LogisticNormalEncoder, MeanField, NormalEncoder, PointTopics
+from pyrogen.models.topic_model import LDA, CorrelatedTopicModel, ProdLDA, TopicModel
 from pyrogen.models.translator import Translator, cyclegan
 from pyrogen.models.vae import VAE, vae
 
 __all__ = [
+    "LDA",
     "LIKELIHOODS",
     "PPCA",
     "VAE",
     "AutoImplicit",
     "Classifier",
     "ConditionalGenerator",
+    "CorrelatedTopicModel",
     "DeterministicEncoder",
+    "DirichletEncoder",
+    "DirichletProcessMixture",
     "Encoder",
     "GaussianEncoder",
     "GaussianMixture",
@@ -27,15 +40,27 @@ __all__ = [
     "ImplicitEncoder",
     "JointVAE",
     "Likelihood",
+    "LogisticNormalEncoder",
+    "MeanField",
+    "NormalEncoder",
+    "PointTopics",
+    "ProdLDA",
     "ProductOfExperts",
+    "StickBreakingPosterior",
+    "TopicModel",
     "Translator",
     "classifier",
+    "correlated_topics",
     "cyclegan",
     "dcgan",
+    "dirichlet_process_mixture",
     "gaussian_mixture",
     "generator",
     "joint_vae",
+    "lda",
+    "local_optimum",
     "ppca",
+    "prodlda",
     "progressive_gan",
     "to_images",
     "to_labels",

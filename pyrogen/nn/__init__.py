@@ -1,5 +1,6 @@
 """Networks, without Pyro."""
 
+from pyrogen.nn.bag_of_words import BagOfWordsMLP
 from pyrogen.nn.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from pyrogen.nn.dcgan import DCGANCritic, DCGANGenerator
 from pyrogen.nn.flow import LazyDistribution, spline_flow
@@ -9,6 +10,7 @@ from pyrogen.nn.translation import PatchCritic, ResNetTranslator
 
 __all__ = [
     "MLP",
+    "BagOfWordsMLP",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "DCGANCritic",

@@ -1,0 +1,283 @@
+"""Figures of topic models: how well they foretell the rest of a document, and what topics are worth to a reader."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from pyrogen.counts import as_csr, entries, make_csr
+from pyrogen.distributions import BagOfWords
+from pyrogen.errors import DataError, ProgramError
+from pyrogen.evaluation.estimate import Estimate
+from pyrogen.evaluation.likelihood import of_each
+from pyrogen.sites import Program, is_latent, is_point, or_nothing, sample_sites, unwrapped
+
+__all__ = ["document_completion", "halves", "left_to_right", "npmi", "perplexity", "topic_diversity", "topic_stability"]
+
+
+def document_completion(
+    model: Program,
+    guide: Program | None,
+    batches: Iterable[Mapping[str, Tensor]],
+    num_particles: int = 20,
+    seed: int = 0,
+) -> Estimate:
+    r"""Estimate the log-probability of a word in one half of a document, given the other half.
+
+    .. math::
+        \frac{\sum_d \sum_v x'_{dv} \log \mathbb{E}_{q(\theta, \varphi \mid x_d)}[p(v \mid \theta, \varphi)]}
+        {\sum_d \sum_v x'_{dv}}
+
+    The guide sees the one half, :math:`x`; the model scores the other, :math:`x'`. Sites that are Dirichlet or points
+    are taken at their means, where a mixture's probability is linear in them; others are drawn.
+
+    Args:
+        model: with one site of data, whose distribution is a :class:`~pyrogen.distributions.BagOfWords`.
+        guide: draws the model's latents for documents ``x``.
+        batches: dicts of keyword arguments, ``x`` of counts among them.
+        num_particles: draws, where sites are drawn.
+        seed: of the cut in halves, the same for all models.
+
+    Returns:
+        In nats per word, higher is better; the standard error is over documents.
+
+    Raises:
+        ProgramError: where the model has no such site.
+
+    References:
+        Evaluation Methods for Topic Models (Wallach et al., 2009), https://doi.org/10.1145/1553374.1553515
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def scored(batch: dict[str, Tensor]) -> Tensor:
+        seen, unseen = halves(batch["x"], generator)
+        score = _predictive(model, guide, batch | {"x": seen}, unseen, num_particles)
+        _, rows, _, counts = entries(unseen)
+        totals = counts.new_zeros(len(unseen), 2, dtype=torch.float64)
+        return totals.index_add(0, rows, torch.stack([counts * score, counts], 1).double()).cpu()
+
+    score, length = torch.cat(of_each(batches, scored, model, guide)).T
+    if length.sum() == 0:
+        raise DataError("no document has two words or more: there is no half to complete")
+    value = float(score.sum() / length.sum())
+    error = (score - value * length).square().sum().sqrt() / length.sum()
+    return Estimate(value, float(error) if len(score) > 1 else None, "nats per word")
+
+
+def perplexity(completion: Estimate) -> Estimate:
+    r"""Return :math:`\exp(-\mathcal{L})` of a log-probability per word: among how many words a choice is left."""
+    value = float(np.exp(-completion.value))
+    return Estimate(value, None if completion.stderr is None else value * completion.stderr, "words")
+
+
+def halves(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cut the words of each document at random in two halves; of an odd number, the first is the longer.
+
+    Example:
+        >>> x = torch.tensor([[3.0, 1.0], [0.0, 5.0]])
+        >>> [half.to_dense().sum(1).tolist() for half in halves(x, torch.Generator().manual_seed(0))]
+        [[2.0, 3.0], [2.0, 2.0]]
+    """
+    x = as_csr(x)
+    _, rows, columns, counts = entries(x)
+    times = counts.long()
+    rows, columns = rows.repeat_interleave(times), columns.repeat_interleave(times)
+    shuffled = torch.randperm(len(rows), generator=generator).to(rows.device)
+    order = shuffled[rows[shuffled].argsort(stable=True)]
+    rows, columns = rows[order], columns[order]
+    begins = torch.zeros(len(x), dtype=torch.int64, device=rows.device)
+    begins[1:] = torch.bincount(rows, minlength=len(x)).cumsum(0)[:-1]
+    is_second = (torch.arange(len(rows), device=rows.device) - begins[rows]) % 2 == 1
+    first, second = (_counted(rows[part], columns[part], x) for part in (~is_second, is_second))
+    return first, second
+
+
+def _counted(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
+    keys, counts = (rows * like.shape[1] + columns).unique(return_counts=True)
+    offsets = torch.zeros(len(like) + 1, dtype=torch.int64, device=rows.device)
+    offsets[1:] = torch.bincount(keys // like.shape[1], minlength=len(like)).cumsum(0)
+    return make_csr(offsets, keys % like.shape[1], counts.to(like.dtype), (like.shape[0], like.shape[1]))
+
+
+class Means(Messenger):
+    """Puts means in the place of draws at sites that are Dirichlet or points; remembers whether others were drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_drawn = False
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not is_latent(msg):
+            return
+        if is_point(msg["fn"]) or isinstance(unwrapped(msg["fn"]), dist.Dirichlet):
+            msg["value"], msg["done"] = msg["fn"].mean, True
+        else:
+            self.has_drawn = True
+
+
+def _predictive(
+    model: Program, guide: Program | None, seen: Mapping[str, Tensor], unseen: Tensor, count: int
+) -> Tensor:
+    """Return the log-probability of each stored word of a half, given the other."""
+    found = []
+    for _ in range(count):
+        with Means() as means:
+            drawn = poutine.trace(or_nothing(guide)).get_trace(**seen)
+        trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(**seen)
+        of_words = [site["fn"] for site in sample_sites(trace) if isinstance(site["fn"], BagOfWords)]
+        if len(of_words) != 1:
+            raise ProgramError(
+                f"a document is completed at a site whose distribution is a BagOfWords or a TopicMixture, and the "
+                f"model has {len(of_words)} of these"
+            )
+        found.append(of_words[0].stored_words(unseen))
+        if not means.has_drawn:
+            break
+    return torch.stack(found).logsumexp(0) - float(np.log(len(found)))
+
+
+def npmi(topics: Tensor, documents: Tensor, top: int = 10) -> Tensor:
+    r"""Return the coherence of topics: whether their most probable words stand in the same documents.
+
+    .. math::
+        \binom{T}{2}^{-1} \sum_{i<j} \log \frac{p(v_i, v_j)}{p(v_i) \, p(v_j)} \Big/ \bigl(-\log p(v_i, v_j)\bigr)
+
+    with probabilities the shares of documents that hold words. It is 1 for words that always come together, 0 for
+    independent ones, and near -1 for words that never do. It equals gensim's ``c_npmi`` with documents for windows.
+
+    Args:
+        topics: probabilities of words, ``(topics, words)``.
+        documents: counts to look words up in, ``(documents, words)``, CSR or dense.
+        top: :math:`T`.
+
+    Returns:
+        One number for each topic.
+
+    References:
+        Normalized (Pointwise) Mutual Information in Collocation Extraction (Bouma, 2009)
+
+        Exploring the Space of Topic Coherence Measures (Röder et al., 2015), https://doi.org/10.1145/2684822.2685324
+
+    Example:
+        >>> topics = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.0, 0.5]])
+        >>> npmi(topics, torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), top=2)
+        tensor([ 1.0000, -0.9456], dtype=torch.float64)
+    """
+    best = topics.topk(top, -1).indices.cpu()
+    offsets, rows, columns, counts = (part.cpu() for part in entries(as_csr(documents)))
+    words = best.unique()
+    place = torch.full((documents.shape[1],), -1)
+    place[words] = torch.arange(len(words))
+    kept = (place[columns] >= 0) & (counts > 0)
+    holds = torch.zeros(len(offsets) - 1, len(words), dtype=torch.float64)
+    holds[rows[kept], place[columns[kept]]] = 1.0
+    together = holds.T @ holds / len(holds)
+    share = together.diagonal()
+    joint = together + TINY
+    measure = (joint / (share[:, None] * share)).log() / -joint.log()
+    pairs = torch.triu_indices(top, top, 1)
+    at = place[best]
+    return measure[at[:, pairs[0]], at[:, pairs[1]]].mean(-1)
+
+
+TINY = 1e-12
+"""Added to the share of documents that hold both of two words, as gensim does."""
+
+
+def topic_diversity(topics: Tensor, top: int = 25) -> float:
+    """Return the share of different words among the most probable ones of all topics.
+
+    References:
+        Topic Modeling in Embedding Spaces (Dieng et al., 2020), https://doi.org/10.1162/tacl_a_00325
+
+    Example:
+        >>> topic_diversity(torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.0, 0.5]]), top=2)
+        0.75
+    """
+    best = topics.topk(min(top, topics.shape[-1]), -1).indices
+    return len(best.unique()) / best.numel()
+
+
+def topic_stability(topics: Tensor, others: Tensor, top: int = 10) -> Tensor:
+    r"""Return how much the topics of two fits agree, after the pairing that agrees most.
+
+    .. math:: |A_k \cap B_{\pi(k)}| \, / \, |A_k \cup B_{\pi(k)}|
+
+    of the sets of the most probable words.
+
+    Args:
+        topics: ``(topics, words)``.
+        others: of another fit, likewise.
+        top: the size of the sets.
+
+    Returns:
+        One number for each of ``topics``, in [0, 1].
+
+    Example:
+        >>> topic_stability(torch.eye(3), torch.eye(3)[[2, 0, 1]], top=1)
+        tensor([1., 1., 1.], dtype=torch.float64)
+    """
+    a, b = (
+        torch.zeros_like(t, dtype=torch.float64).scatter(-1, t.topk(top, -1).indices, 1.0) for t in (topics, others)
+    )
+    common = a @ b.T
+    similar = common / (2 * top - common)
+    rows, columns = linear_sum_assignment(-similar.cpu().numpy())
+    return similar[torch.from_numpy(rows), torch.from_numpy(columns)]
+
+
+@torch.no_grad()
+def left_to_right(x: Tensor, topics: Tensor, alpha: Tensor, num_particles: int = 20) -> Tensor:
+    r"""Estimate the log-probability of documents, word by word, from particles of the topics of the words before.
+
+    .. math:: \log p(w \mid \varphi, \alpha) \approx \sum_n \log \frac{1}{P} \sum_p \sum_k \varphi_{k w_n}
+        \frac{c^{(p)}_{k, <n} + \alpha_k}{n - 1 + \sum_j \alpha_j}
+
+    Before each word, the topics of all words before it are drawn anew, one after the other, given the others. It costs
+    the square of a document's length, and is for short ones. Its exponential is unbiased for one particle.
+
+    Args:
+        x: counts, ``(documents, words)``, CSR or dense.
+        topics: :math:`\varphi`, shape ``(topics, words)``.
+        alpha: :math:`\alpha`, shape ``(topics,)``.
+        num_particles: :math:`P`.
+
+    Returns:
+        In nats, shape ``(documents,)``.
+
+    References:
+        Evaluation Methods for Topic Models (Wallach et al., 2009), https://doi.org/10.1145/1553374.1553515
+    """
+    return torch.stack([_left_to_right(words, topics, alpha, num_particles) for words in _in_order(x)])
+
+
+def _in_order(x: Tensor) -> Iterator[Tensor]:
+    """Go through documents, as lists of words; their order is drawn, since nothing is known of it."""
+    offsets, _, columns, counts = entries(as_csr(x))
+    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        words = columns[begin:end].repeat_interleave(counts[begin:end].long())
+        yield words[torch.randperm(len(words), device="cpu").to(words.device)]
+
+
+def _left_to_right(words: Tensor, topics: Tensor, alpha: Tensor, count: int) -> Tensor:
+    chosen = topics[:, words].T  # of each word, what each topic gives it
+    counted = alpha.expand(count, -1).clone()
+    each = torch.arange(count, device=words.device)
+    held: list[Tensor] = []
+    total = topics.new_zeros(())
+    for n in range(len(words)):
+        for m in range(n):
+            counted[each, held[m]] -= 1
+            held[m] = (counted * chosen[m]).multinomial(1)[:, 0]
+            counted[each, held[m]] += 1
+        joint = counted * chosen[n]
+        total = total + (joint.sum(-1) / counted.sum(-1)).mean().log()
+        held.append(joint.multinomial(1)[:, 0])
+        counted[each, held[n]] += 1
+    return total

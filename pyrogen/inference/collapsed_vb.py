@@ -1,0 +1,127 @@
+"""Collapsed variational Bayes for topics: each word is explained by all others."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from pyrogen.counts import as_csr, entries
+from pyrogen.errors import ProgramError
+from pyrogen.inference.natural_gradient import Averages, NaturalGradient, Site, data_sites, prior_of, traces_at
+from pyrogen.sites import Program
+
+__all__ = ["CollapsedVB"]
+
+
+class CollapsedVB(NaturalGradient):
+    r"""Collapsed variational Bayes of topics and their weights, to order zero (CVB0), in steps of natural gradients.
+
+    Topics and weights are summed out, and the factor of each word's topic sees the expected counts of all other words:
+
+    .. math::
+        r_{dvk} \propto \left(n_{dk}^{\neg dv} + \alpha_k\right) \frac{n_{kv}^{\neg dv} + \eta_v}
+        {\sum_u (n_{ku}^{\neg dv} + \eta_u)}, \quad n_{dk} = \sum_v x_{dv} r_{dvk}, \quad
+        \hat\lambda_{kv} = \eta_v + \frac{D}{S} \sum_d x_{dv} r_{dvk},
+
+    where :math:`\neg dv` takes :math:`r_{dvk}` off the counts that hold it, those of the document and
+    :math:`\lambda - \eta`. Steps towards :math:`\hat\lambda` are those of :class:`NaturalGradient`. With all documents
+    in a batch and ``forgetting=0`` this is CVB0; in batches, a stochastic form of it.
+
+    The loss, for an eye on progress, is :math:`-\sum_{dv} x_{dv} \log` of what each word has of probability given all
+    others. It is *not a bound*.
+
+    Args:
+        delay: :math:`\tau` of the steps' size :math:`(\tau + t)^{-\kappa}`, at least one.
+        forgetting: :math:`\kappa`, between a half and one for convergence; 0 for steps of one.
+        local_steps: updates of the words' factors in a step, which start from the guide's weights.
+
+    Raises:
+        ProgramError: where the guide has other latents than Dirichlet topics, with a concentration that is a parameter,
+            and Dirichlet weights; or the model other data than a :class:`~pyrogen.distributions.TopicMixture` of these.
+
+    References:
+        On Smoothing and Inference for Topic Models (Asuncion et al., 2009), https://arxiv.org/abs/1205.2662
+
+        Stochastic Collapsed Variational Bayesian Inference for Latent Dirichlet Allocation (Foulds et al., 2013),
+        https://arxiv.org/abs/1305.2452
+    """
+
+    def __init__(self, delay: float = 10.0, forgetting: float = 0.7, local_steps: int = 5) -> None:
+        super().__init__(delay, forgetting)
+        if local_steps < 1:
+            raise ValueError(f"local_steps must be at least 1, found {local_steps}")
+        self.local_steps = local_steps
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, local_steps={self.local_steps}"
+
+    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the negative log-probability of each word given all others, in nats."""
+        means = Means()
+        model_trace, guide_trace = traces_at(means, model, guide, args, kwargs)
+        sites = data_sites(model_trace)
+        learned = [name for name, is_learned in means.found.items() if is_learned]
+        if len(sites) != 1 or len(means.found) != 2 or len(learned) != 1:
+            raise ProgramError(
+                f"collapsed variational Bayes is of one site of data, of topics whose concentration is a parameter, "
+                f"and of weights whose concentration is not; found {len(sites)} sites of data, latents "
+                f"{', '.join(means.found)}, of these with a parameter {', '.join(learned) or 'none'}"
+            )
+        topics, (weights,) = learned[0], means.found.keys() - {learned[0]}
+        concentration = guide_trace.nodes[topics]["fn"].concentration
+        eta = prior_of(model_trace.nodes[topics]).concentration
+        alpha = prior_of(model_trace.nodes[weights]).concentration
+        with torch.no_grad():
+            counts, loss = self._explained(sites[0], concentration, eta, alpha)
+            target = eta + counts * (sites[0]["scale"] / model_trace.nodes[topics]["scale"])
+        return loss * sites[0]["scale"] + self.pull(concentration, target)
+
+    def _explained(
+        self, site: dict[str, Any], concentration: Tensor, eta: Tensor, alpha: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the expected counts of words in topics, ``(topics, words)``, and the loss, of a batch."""
+        offsets, rows, columns, counts = entries(as_csr(site["value"]))
+        prior = eta.expand_as(concentration).T[columns]
+        of_all = (concentration - eta).clamp(min=0)
+        of_topics, totals = of_all.T[columns], of_all.sum(-1)
+        prior_total = eta.expand_as(concentration).sum(-1)
+        alpha_of, alpha_total = alpha.expand_as(site["fn"].weights)[rows], alpha.expand_as(site["fn"].weights).sum(-1)
+        every = torch.arange(len(rows), device=rows.device)
+        lengths = counts.new_zeros(len(offsets) - 1).index_add(0, rows, counts)
+        r = site["fn"].weights[rows] * site["fn"].topics.T[columns]
+        r = r / r.sum(-1, keepdim=True)
+        total = r
+        for _ in range(self.local_steps):
+            of_documents = _summed(every, r, offsets, counts)
+            in_document = of_documents[rows] - r + alpha_of
+            total = in_document * ((of_topics - r).clamp(min=0) + prior) / ((totals - r).clamp(min=0) + prior_total)
+            r = total / total.sum(-1, keepdim=True)
+        others = (lengths - 1 + alpha_total)[rows]
+        loss = -(counts * (total.sum(-1) / others).log()).sum()
+        by_word = columns.argsort(stable=True)
+        ends = torch.bincount(columns, minlength=concentration.shape[-1]).cumsum(0)
+        word_offsets = torch.cat([ends.new_zeros(1), ends])
+        return _summed(by_word, r, word_offsets, counts[by_word]).T, loss
+
+
+def _summed(which: Tensor, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
+    """Add up weighted rows of a matrix, those from one offset to the next."""
+    return embedding_bag(which, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+class Means(Averages):
+    """Puts means in the place of draws.
+
+    Attributes:
+        found: whether a concentration is a parameter, by site.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, bool] = {}
+
+    def average(self, name: str, concentration: Tensor) -> Tensor:
+        self.found[name] = concentration.requires_grad
+        fixed = concentration.detach()
+        return fixed / fixed.sum(-1, keepdim=True)

@@ -1,0 +1,75 @@
+"""The best weights of topics for each document, given topics, by coordinate ascent."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+from pyrogen.counts import as_csr, entries, make_csr
+
+__all__ = ["local_optimum", "log_geometric_mean", "log_mean"]
+
+
+def log_geometric_mean(concentration: Tensor) -> Tensor:
+    r"""Return :math:`\mathbb{E}[\log \theta] = \psi(\gamma_k) - \psi(\sum_j \gamma_j)` of a Dirichlet distribution."""
+    return concentration.digamma() - concentration.sum(-1, keepdim=True).digamma()
+
+
+def log_mean(concentration: Tensor) -> Tensor:
+    r"""Return :math:`\log \mathbb{E}[\theta] = \log \gamma_k - \log \sum_j \gamma_j`."""
+    return concentration.log() - concentration.sum(-1, keepdim=True).log()
+
+
+@torch.no_grad()
+def local_optimum(
+    x: Tensor,
+    log_topics: Tensor,
+    alpha: Tensor,
+    log_weights: Callable[[Tensor], Tensor] = log_geometric_mean,
+    max_steps: int = 100,
+    tolerance: float = 1e-3,
+) -> Tensor:
+    r"""Find the concentrations at which they are what the words say, document by document.
+
+    .. math::
+        \gamma_{dk} = \alpha_k + \sum_v x_{dv} \frac{\tilde\theta_{dk} \tilde\varphi_{kv}}
+        {\sum_j \tilde\theta_{dj} \tilde\varphi_{jv}}, \quad \tilde\theta_d = \exp f(\gamma_d)
+
+    With geometric means :math:`\tilde\theta`, :math:`\tilde\varphi`, :math:`\mathrm{Dirichlet}(\gamma_d)` is the best
+    factor of a mean-field posterior; with :math:`\tilde\theta_d = \gamma_d / \sum_k \gamma_{dk}` and topics as they
+    are, :math:`\tilde\theta_d` is the mode of the posterior in the softmax basis, by expectation maximisation.
+
+    Args:
+        x: counts, ``(documents, words)``, CSR or dense.
+        log_topics: :math:`\log \tilde\varphi`, shape ``(topics, words)``.
+        alpha: :math:`\alpha`, shape ``(topics,)``.
+        log_weights: :math:`f`.
+        max_steps: steps at most. On an accelerator all are taken: to look at the change would make the host wait.
+        tolerance: the mean absolute change of :math:`\gamma` at which to stop.
+
+    Returns:
+        :math:`\gamma`, shape ``(documents, topics)``, without a gradient.
+
+    References:
+        Latent Dirichlet Allocation (Blei et al., 2003), https://www.jmlr.org/papers/v3/blei03a.html
+    """
+    x = as_csr(x)
+    offsets, rows, columns, counts = entries(x)
+    # A factor of a word, or of a document, cancels: it is chosen so that nothing underflows.
+    topics = (log_topics - log_topics.amax(0)).exp()
+    by_word = topics.T.contiguous()
+    zeros = make_csr(offsets, columns, torch.zeros_like(counts), (x.shape[0], x.shape[1]))
+    lengths = counts.new_zeros(len(x)).index_add(0, rows, counts)
+    gamma = alpha + lengths[:, None] / len(alpha)
+    for _ in range(max_steps):
+        scores = log_weights(gamma)
+        weights = (scores - scores.amax(-1, keepdim=True)).exp()
+        total = torch.sparse.sampled_addmm(zeros, weights, topics, beta=0.0).values()
+        explained = embedding_bag(
+            columns, by_word, offsets, mode="sum", per_sample_weights=counts / total, include_last_offset=True
+        )
+        last, gamma = gamma, alpha + weights * explained
+        if gamma.device.type == "cpu" and (gamma - last).abs().mean() < tolerance:
+            break
+    return gamma

@@ -1,0 +1,47 @@
+"""Networks of sparse counts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
+
+from pyrogen.counts import as_csr, entries
+from pyrogen.nn.mlp import MLP
+
+__all__ = ["BagOfWordsMLP"]
+
+
+class BagOfWordsMLP(nn.Module):
+    r"""A network whose first layer adds up a vector for each word, :math:`\sum_v \log(1 + x_v) \, w_v`.
+
+    Args:
+        num_words: :math:`V`.
+        hidden: widths of the hidden layers, at least one.
+        out: the number of outputs.
+        dropout: the share of the last hidden layer's units that are dropped in training.
+
+    Example:
+        >>> BagOfWordsMLP(7, (16,), 3)(torch.ones(2, 7)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, num_words: int, hidden: Sequence[int], out: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.words = nn.Parameter(torch.randn(num_words, hidden[0]) / num_words**0.5)
+        self.bias = nn.Parameter(torch.zeros(hidden[0]))
+        self.dropout = nn.Dropout(dropout)
+        self.rest = MLP(hidden[0], out, hidden[1:], nn.Softplus)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map counts ``(documents, words)``, CSR or dense, to ``(documents, out)``."""
+        found = entries(as_csr(x))
+        first = embedding_bag(
+            found.columns,
+            self.words,
+            found.offsets,
+            mode="sum",
+            per_sample_weights=found.values.log1p(),
+            include_last_offset=True,
+        )
+        return self.rest(self.dropout(nn.functional.softplus(first + self.bias)))
