@@ -185,3 +185,24 @@ class GAUSSIAN_PAIRS:
             "w2_squared": 36.0,
         },
     }
+
+
+class LDA_TRUTH:
+    """Two topics of three words, three documents of four: 4,096 assignments of topics to words, by enumeration."""
+
+    # The inputs are arbitrary.
+    alpha, eta = 0.7, 0.4
+    documents = ([0, 0, 1, 2], [2, 2, 1, 2], [0, 1, 0, 0])
+    counts = _tensor([[2.0, 1.0, 1.0], [0.0, 1.0, 3.0], [3.0, 1.0, 0.0]])
+    log_evidence = -14.38741084339316
+    same_topic_in_document = 0.38713660554900753  # of words 0 and 3 of the first document
+    # Given topics:
+    phi = _tensor([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])
+    log_p = _tensor([-4.624170578342608, -3.735280429215387, -3.92760903790928])
+    E_theta = _tensor(
+        [
+            [0.6407528049221859, 0.3592471950778139],
+            [0.20565012101733915, 0.7943498789826606],
+            [0.8175470552519731, 0.18245294474802667],
+        ]
+    )

@@ -100,7 +100,8 @@ class TopicMixture(BagOfWords):
     """
 
     def __init__(self, weights: Tensor, topics: Tensor, length: int = 100) -> None:
-        self.weights, self.topics, self.length = weights, topics, length
+        dtype = torch.promote_types(weights.dtype, topics.dtype)
+        self.weights, self.topics, self.length = weights.to(dtype), topics.to(dtype), length
         TorchDistribution.__init__(self, weights.shape[:-1], topics.shape[-1:], validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "TopicMixture":

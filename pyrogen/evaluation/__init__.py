@@ -12,6 +12,7 @@ from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 from pyrogen.evaluation.topics import (
     document_completion,
     left_to_right,
+    log_joint,
     npmi,
     perplexity,
     topic_diversity,
@@ -37,6 +38,7 @@ __all__ = [
     "kernel_distance",
     "lacks_density",
     "left_to_right",
+    "log_joint",
     "log_likelihood",
     "mean",
     "mode_coverage",

@@ -18,7 +18,16 @@ from pyrogen.evaluation.estimate import Estimate
 from pyrogen.evaluation.likelihood import of_each
 from pyrogen.sites import Program, is_latent, is_point, or_nothing, sample_sites, unwrapped
 
-__all__ = ["document_completion", "halves", "left_to_right", "npmi", "perplexity", "topic_diversity", "topic_stability"]
+__all__ = [
+    "document_completion",
+    "halves",
+    "left_to_right",
+    "log_joint",
+    "npmi",
+    "perplexity",
+    "topic_diversity",
+    "topic_stability",
+]
 
 
 def document_completion(
@@ -230,6 +239,38 @@ def topic_stability(topics: Tensor, others: Tensor, top: int = 10) -> Tensor:
     similar = common / (2 * top - common)
     rows, columns = linear_sum_assignment(-similar.cpu().numpy())
     return similar[torch.from_numpy(rows), torch.from_numpy(columns)]
+
+
+def log_joint(of_documents: Tensor, of_words: Tensor, alpha: Tensor, eta: Tensor) -> Tensor:
+    r"""Return :math:`\log p(w, z)` of words and their topics, with weights and topics summed out.
+
+    .. math::
+        \sum_d \log \frac{B(\alpha + n_d)}{B(\alpha)} + \sum_k \log \frac{B(\eta + n_k)}{B(\eta)}, \quad
+        B(a) = \frac{\prod_i \Gamma(a_i)}{\Gamma(\sum_i a_i)}
+
+    It is the trace of a collapsed Gibbs sampler, and *not* :math:`\log p(w)`, which it is below: that is summed over all
+    assignments of topics.
+
+    Args:
+        of_documents: how many words of each document each topic has, :math:`n_d`, shape ``(documents, topics)``.
+        of_words: how often each topic has each word, :math:`n_k`, shape ``(topics, words)``.
+        alpha: :math:`\alpha`, shape ``(topics,)``.
+        eta: :math:`\eta`, shape ``(words,)``.
+
+    Returns:
+        In nats, shape ``()``, float64.
+
+    References:
+        Finding Scientific Topics (Griffiths and Steyvers, 2004), https://doi.org/10.1073/pnas.0307752101
+    """
+
+    def log_beta(a: Tensor) -> Tensor:
+        return a.lgamma().sum(-1) - a.sum(-1).lgamma()
+
+    total = torch.zeros((), dtype=torch.float64)
+    for counts, prior in ((of_documents.double(), alpha.double()), (of_words.double(), eta.double())):
+        total = total + (log_beta(prior + counts) - log_beta(prior)).sum()
+    return total
 
 
 @torch.no_grad()

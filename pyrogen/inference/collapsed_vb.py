@@ -77,9 +77,7 @@ class CollapsedVB(NaturalGradient):
             target = eta + counts * (sites[0]["scale"] / model_trace.nodes[topics]["scale"])
         return loss * sites[0]["scale"] + self.pull(concentration, target)
 
-    def _explained(
-        self, site: dict[str, Any], concentration: Tensor, eta: Tensor, alpha: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _explained(self, site: Site, concentration: Tensor, eta: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected counts of words in topics, ``(topics, words)``, and the loss, of a batch."""
         offsets, rows, columns, counts = entries(as_csr(site["value"]))
         prior = eta.expand_as(concentration).T[columns]

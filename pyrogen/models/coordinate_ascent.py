@@ -55,7 +55,8 @@ def local_optimum(
         Latent Dirichlet Allocation (Blei et al., 2003), https://www.jmlr.org/papers/v3/blei03a.html
     """
     x = as_csr(x)
-    offsets, rows, columns, counts = entries(x)
+    offsets, rows, columns, stored = entries(x)
+    counts, alpha = stored.to(log_topics.dtype), alpha.to(log_topics.dtype)
     # A factor of a word, or of a document, cancels: it is chosen so that nothing underflows.
     topics = (log_topics - log_topics.amax(0)).exp()
     by_word = topics.T.contiguous()

@@ -62,7 +62,7 @@ def lda(
     return model, guides[guide]()
 
 
-vars(lda)["objective"] = "natural-gradient"
+vars(lda)["objective"] = "collapsed-vb"
 
 
 def prodlda(

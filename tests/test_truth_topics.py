@@ -1,0 +1,596 @@
+"""Topic models: evidence by enumeration, exact posteriors, coordinate ascent, known topics, other packages' figures."""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from gibbs import Gibbs, log_joint
+from known_answers import LDA_TRUTH as T
+from pyro import poutine
+from torch import Tensor, nn
+
+import pyrogen.inference.collapsed_vb
+import pyrogen.inference.natural_gradient
+import pyrogen.models.topic_model
+from pyrogen import evaluation
+from pyrogen.counts import as_csr, entries, take
+from pyrogen.data import Batches, from_counts, reuters
+from pyrogen.distributions import BagOfWords, TopicMixture
+from pyrogen.errors import ProgramError
+from pyrogen.evaluation.topics import halves
+from pyrogen.inference import ELBO, CollapsedVB, NaturalGradient, train
+from pyrogen.models import LDA, CorrelatedTopicModel, DirichletEncoder, MeanField, NormalEncoder, PointTopics
+from pyrogen.models.coordinate_ascent import local_optimum, log_geometric_mean, log_mean
+from pyrogen.models.topic_entries import lda, prodlda
+from pyrogen.nn import BagOfWordsMLP
+from pyrogen.programs import log_weights
+from pyrogen.spec import DataSpec
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=1.0)
+
+
+def small_lda() -> LDA:
+    return LDA(num_words=3, num_topics=2, num_documents=3, alpha=T.alpha, eta=T.eta)
+
+
+class Prior:
+    """A guide that draws LDA's latents from their prior: importance weights are then likelihoods."""
+
+    def __init__(self, model: LDA) -> None:
+        self.model = model
+
+    def __call__(self, x: Tensor) -> None:
+        with pyro.plate("topic", self.model.num_topics):
+            pyro.sample("phi", dist.Dirichlet(self.model.eta))
+        with pyro.plate("document", len(x)):
+            pyro.sample("theta", dist.Dirichlet(self.model.alpha))
+
+
+def estimated(log_weights: Tensor) -> tuple[float, float]:
+    """Return the logarithm of the mean of weights, and its standard error."""
+    weights = (log_weights - log_weights.max()).exp()
+    value = float(log_weights.max() + weights.mean().log())
+    return value, float(weights.std() / weights.mean() / len(weights) ** 0.5)
+
+
+def evidence_of(model: LDA, x: Tensor, num_particles: int = 200_000) -> tuple[float, float]:
+    weights = torch.cat([log_weights(model, Prior(model), x, num_particles=20_000).sum(1) for _ in range(10)])
+    assert len(weights) == num_particles
+    return estimated(weights)
+
+
+# The program
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("sparse", [False, True])
+def test_evidence_is_that_of_enumeration(sparse):
+    value, error = evidence_of(small_lda(), as_csr(T.counts) if sparse else T.counts)
+    assert error < 0.02
+    assert abs(value - T.log_evidence) < 4.5 * error
+
+
+@pytest.mark.usefixtures("double")
+def test_a_dirichlet_that_is_off_by_one_has_another_evidence():
+    model = small_lda()
+    model.alpha += 1
+    value, error = evidence_of(model, T.counts)
+    assert abs(value - T.log_evidence) > 4.5 * error
+
+
+@pytest.mark.usefixtures("double")
+def test_enumeration_says_so_itself_and_the_joint_is_not_the_evidence():
+    joints = []
+    for z in itertools.product(range(2), repeat=12):
+        of_document, of_word = torch.zeros(3, 2), torch.zeros(2, 3)
+        for (d, w), k in zip(((d, w) for d, words in enumerate(T.documents) for w in words), z, strict=True):
+            of_document[d, k] += 1
+            of_word[k, w] += 1
+        joints.append((of_document, of_word))
+    alpha, eta = torch.full((2,), T.alpha), torch.full((3,), T.eta)
+    values = torch.stack([evaluation.log_joint(*counts, alpha, eta) for counts in joints])
+    assert float(values.logsumexp(0)) == pytest.approx(T.log_evidence, abs=1e-9)
+    assert float(values.max()) < T.log_evidence - 2  # the best assignment's joint, reported as log p(w), is far off
+
+
+@pytest.mark.usefixtures("double")
+def test_posterior_of_weights_given_topics():
+    model = poutine.condition(small_lda(), data={"phi": T.phi})
+
+    def guide(x):
+        with pyro.plate("document", 3):
+            pyro.sample("theta", dist.Dirichlet(torch.full((2,), T.alpha)))
+
+    weights, draws = [], []
+    for _ in range(1500):
+        drawn = poutine.trace(guide).get_trace(T.counts)
+        scored = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(T.counts)
+        weights.append(scored.nodes["x"]["fn"].log_prob(T.counts))
+        draws.append(drawn.nodes["theta"]["value"])
+    log_w, theta = torch.stack(weights), torch.stack(draws)
+    for d in range(3):
+        value, error = estimated(log_w[:, d])
+        assert abs(value - float(T.log_p[d])) < 4.5 * error
+        w = log_w[:, d].softmax(0)
+        mean = (w[:, None] * theta[:, d]).sum(0)
+        error = ((w[:, None] * (theta[:, d] - mean)).square().sum(0)).sqrt()
+        assert bool(((mean - T.E_theta[d]).abs() < 4.5 * error).all())
+
+
+@pytest.mark.usefixtures("double")
+def test_left_to_right_estimates_the_evidence_given_topics():
+    alpha = torch.full((2,), T.alpha)
+    found = torch.stack([evaluation.left_to_right(T.counts, T.phi, alpha, 1) for _ in range(600)])
+    for d in range(3):  # unbiased: the mean of exp is p(w)
+        value, error = estimated(found[:, d])
+        assert error < 0.05
+        assert abs(value - float(T.log_p[d])) < 4.5 * error
+    many = evaluation.left_to_right(T.counts, T.phi, alpha, 2000)
+    assert torch.allclose(many, T.log_p, atol=0.1)
+
+
+def test_gibbs_sampling_finds_the_exact_posterior():
+    chain = Gibbs(T.documents, 3, 2, T.alpha, T.eta)
+    same = []
+    for i in range(8000):
+        chain.sweep()
+        if i >= 200:
+            same.append(chain.z[0][0] == chain.z[0][3])
+    batches = np.array(same, dtype=float).reshape(60, -1).mean(1)
+    error = batches.std(ddof=1) / 60**0.5
+    assert abs(batches.mean() - T.same_topic_in_document) < 4.5 * error
+
+
+@pytest.mark.usefixtures("double")
+def test_the_joint_is_its_definition():
+    chain = Gibbs([[0, 1, 2, 2], [1, 1, 0]], 3, 2, 0.3, 0.2)
+    of_document, of_word = torch.tensor(chain.of_document), torch.tensor(chain.of_word)
+    ours = evaluation.log_joint(of_document, of_word, torch.full((2,), 0.3), torch.full((3,), 0.2))
+    assert float(ours) == pytest.approx(log_joint(chain.of_document, chain.of_word, 0.3, 0.2), rel=1e-12)
+
+
+def test_on_reuters_the_joint_is_the_lda_package_s_and_its_trace_the_published_one():
+    import logging
+
+    from lda import LDA as Sampler
+    from lda.datasets import load_reuters
+
+    logging.getLogger("lda").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it leaves its files open
+        counts = load_reuters()
+    corpus = reuters(validation=0.0, test=0.0)
+    assert corpus.num_tokens("train") == 84_010
+    assert sorted(map(tuple, corpus.train["x"].to_dense().long().tolist())) == sorted(map(tuple, counts.tolist()))
+    sampler = Sampler(n_topics=20, n_iter=100, alpha=0.1, eta=0.01, random_state=1, refresh=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sampler.fit(counts)
+    of_documents, of_words = torch.from_numpy(sampler.ndz_), torch.from_numpy(sampler.nzw_)
+    ours = evaluation.log_joint(of_documents, of_words, torch.full((20,), 0.1), torch.full((4258,), 0.01))
+    assert float(ours) == pytest.approx(sampler.loglikelihood(), rel=1e-9)
+    assert float(ours) == pytest.approx(-672_761, rel=0.005)  # published, after 100 of 1,500 sweeps
+
+
+# Distributions
+
+
+@pytest.mark.usefixtures("double")
+def test_probabilities_of_all_bags_add_up_to_one():
+    weights, topics = torch.tensor([[0.3, 0.7]]), torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]])
+    mixture = TopicMixture(weights, topics)
+    total = 0.0
+    for bag in itertools.product(range(5), repeat=3):
+        if sum(bag) == 4:
+            orders = math.factorial(4) / math.prod(map(math.factorial, bag))
+            total += orders * float(mixture.log_prob(torch.tensor([bag], dtype=torch.float64)).exp())
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+def test_draws_have_the_mixture_s_frequencies():
+    mixture = TopicMixture(torch.tensor([[0.3, 0.7]]), torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3]]), length=10)
+    found = mixture.sample((20_000,)).sum((0, 1))
+    p = torch.tensor([0.22, 0.48, 0.3])
+    error = (p * (1 - p) * 200_000).sqrt()
+    assert bool(((found - 200_000 * p).abs() < 4.5 * error).all())
+
+
+@pytest.mark.parametrize("particles", [(), (4,)])
+def test_sparse_and_dense_counts_score_alike(particles):
+    x = torch.poisson(torch.rand(5, 7) * 2)
+    weights, topics = torch.rand(*particles, 5, 3), torch.rand(*particles, 3, 7)
+    mixture, words = TopicMixture(weights, topics), BagOfWords(torch.randn(*particles, 5, 7).log_softmax(-1))
+    for d in (mixture, words, mixture.expand((2, *particles, 5)), words.expand((2, *particles, 5))):
+        assert torch.allclose(d.log_prob(x), d.log_prob(as_csr(x)), rtol=1e-5)
+        assert d.log_prob(as_csr(x)).shape == d.batch_shape
+
+
+def test_counts_of_other_documents_are_refused():
+    with pytest.raises(ProgramError, match="counts of shape"):
+        TopicMixture(torch.ones(4, 2), torch.ones(2, 7)).log_prob(as_csr(torch.ones(5, 7)))
+
+
+# Natural gradients
+
+
+def ascended(x: Tensor, concentration: Tensor, alpha: float, eta: float, scale: float = 1.0) -> Tensor:
+    """Take a step of coordinate ascent, document by document and word by word."""
+    topics = (concentration.digamma() - concentration.sum(-1, keepdim=True).digamma()).exp()
+    target = torch.full_like(concentration, eta)
+    for row in x:
+        gamma = torch.full((len(concentration),), alpha) + row.sum() / len(concentration)
+        for _ in range(2000):
+            weights = (gamma.digamma() - gamma.sum().digamma()).exp()
+            r = weights[:, None] * topics
+            r = row * r / r.sum(0)
+            gamma = alpha + r.sum(1)
+        target += scale * r
+    return target
+
+
+def documents(count: int = 12, words: int = 9) -> Tensor:
+    return torch.poisson(torch.rand(count, words) * 3)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_step_of_size_one_is_coordinate_ascent():
+    x = documents()
+    model = LDA(9, 3, 12, alpha=0.4, eta=0.2)
+    guide = MeanField(model, max_steps=5000, tolerance=1e-13)
+    before = guide.concentration.detach().clone()
+    for _ in train(NaturalGradient(forgetting=0.0), model, guide, [as_csr(x)], sgd, num_steps=1):
+        pass
+    assert torch.allclose(guide.concentration.detach(), ascended(x, before, 0.4, 0.2), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_bound_rises_with_each_step_of_size_one():
+    model = LDA(9, 3, 12, alpha=0.4, eta=0.2)
+    guide = MeanField(model, max_steps=5000, tolerance=1e-12)
+    steps = train(NaturalGradient(forgetting=0.0), model, guide, [as_csr(documents())], sgd, num_steps=40)
+    losses = [float(step.loss) for step in steps]
+    assert all(later <= earlier + 1e-9 for earlier, later in itertools.pairwise(losses))
+    assert losses[-1] < losses[0] - 1
+
+
+def mean_target(halves_of: int = 2) -> tuple[Tensor, Tensor]:
+    """Return the mean of the targets of batches, and the target of all documents."""
+    x = documents()
+    model = LDA(9, 3, 12, alpha=0.4, eta=0.2)
+    guide = MeanField(model, max_steps=5000, tolerance=1e-12)
+    objective = NaturalGradient(forgetting=0.0)
+
+    def target(batch):
+        guide.concentration.grad = None
+        objective(model, guide, as_csr(batch)).backward()
+        return guide.concentration.detach() - guide.concentration.grad
+
+    return torch.stack([target(batch) for batch in x.chunk(halves_of)]).mean(0), target(x)
+
+
+@pytest.mark.usefixtures("double")
+def test_batches_stand_for_all_documents():
+    of_batches, of_all = mean_target()
+    assert torch.allclose(of_batches, of_all, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_without_the_scale_of_batches_counts_are_too_low(monkeypatch):
+    def unscaled(x, size, num_documents):
+        return pyro.plate("document", size if x is None else len(x))
+
+    monkeypatch.setattr(pyrogen.models.topic_model, "document_plate", unscaled)
+    of_batches, of_all = mean_target()
+    assert not torch.allclose(of_batches, of_all, rtol=0.1)
+
+
+@pytest.mark.usefixtures("double")
+def test_bounds_have_their_order():
+    """log p(x) is above the ELBO of the program, and that above the bound that factorises words' topics as well."""
+    model = small_lda()
+    guide = MeanField(model, max_steps=1000, tolerance=1e-12)
+    objective = NaturalGradient(forgetting=0.0)
+    steps = list(train(objective, model, guide, [T.counts], sgd, num_steps=60))
+    factorised = -float(steps[-1].loss)
+    draws = torch.stack([-ELBO(num_particles=1000)(model, guide, T.counts).detach() for _ in range(20)])
+    elbo, error = float(draws.mean()), float(draws.std() / 20**0.5)
+    assert factorised < elbo - 4.5 * error
+    assert elbo + 4.5 * error < T.log_evidence
+
+
+def test_other_posteriors_are_refused():
+    model = small_lda()
+    encoder = DirichletEncoder(model, BagOfWordsMLP(3, (4,), 2))
+    with pytest.raises(ProgramError, match="computed from parameters"):
+        NaturalGradient()(model, encoder, T.counts.float())
+    with pytest.raises(ProgramError, match="Dirichlet sites"):
+        NaturalGradient()(*prodlda(DataSpec((3,), "counts"), topics=2), T.counts.float())
+    with pytest.raises(ProgramError, match="no guide"):
+        NaturalGradient()(model, None, T.counts.float())
+
+
+def test_a_network_in_the_model_has_its_usual_gradient():
+    scale = nn.Parameter(torch.tensor(1.5))
+
+    def model(x):
+        phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("document", len(x)):
+            pyro.sample("x", TopicMixture(scale * torch.ones(len(x), 1), phi[..., None, :]), obs=x)
+
+    concentration = nn.Parameter(torch.tensor([2.0, 3.0, 4.0]))
+
+    def guide(x):
+        pyro.sample("phi", dist.Dirichlet(concentration))
+
+    x = torch.tensor([[1.0, 2.0, 0.0]])
+    NaturalGradient()(model, guide, x).backward()
+    assert scale.grad is not None
+    assert float(scale.grad) == pytest.approx(-3 / 1.5)
+
+
+# Coordinate ascent
+
+
+def test_weights_are_scikit_learn_s():
+    from sklearn.decomposition import LatentDirichletAllocation
+
+    x = documents(30, 20).numpy()
+    peer = LatentDirichletAllocation(
+        4, doc_topic_prior=0.3, max_iter=3, max_doc_update_iter=3000, mean_change_tol=1e-9, random_state=0
+    ).fit(x)
+    log_topics = log_geometric_mean(torch.from_numpy(peer.components_).double())
+    gamma = local_optimum(torch.from_numpy(x).double(), log_topics, torch.full((4,), 0.3).double(), max_steps=3000,
+                          tolerance=1e-10)  # fmt: skip
+    ours = gamma / gamma.sum(-1, keepdim=True)
+    assert torch.allclose(ours, torch.from_numpy(peer.transform(x)).double(), atol=1e-3)
+
+
+@pytest.mark.usefixtures("double")
+def test_points_are_modes_in_the_softmax_basis():
+    x = documents(4, 6)
+    model = LDA(6, 3, 4, alpha=0.4, eta=0.2)
+    guide = PointTopics(model)
+    topics = guide.logits.detach().log_softmax(-1)
+    weights = log_mean(local_optimum(x, topics, model.alpha, log_mean, 20_000, 1e-15))
+    logits = weights.clone().requires_grad_()
+    theta = logits.softmax(-1)
+    density = (model.alpha * theta.log()).sum() + (x * (theta @ topics.exp()).log()).sum()
+    (gradient,) = torch.autograd.grad(density, logits)
+    assert float(gradient.abs().max()) < 1e-5
+
+
+@pytest.mark.usefixtures("double")
+def test_the_mode_s_loss_is_the_density_in_the_softmax_basis():
+    x = documents(4, 6)
+    model = LDA(6, 3, 4, alpha=0.4, eta=0.2)
+    guide = PointTopics(model)
+    trace = poutine.trace(guide).get_trace(x)
+    phi, theta = trace.nodes["phi"]["value"], trace.nodes["theta"]["value"]
+    log_prior = dist.Dirichlet(model.eta).log_prob(phi).sum() + phi.log().sum()
+    log_prior = log_prior + dist.Dirichlet(model.alpha).log_prob(theta).sum() + theta.log().sum()
+    expected = log_prior + (x * (theta @ phi).log()).sum()
+    assert float(-ELBO()(model, guide, x).detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
+
+
+# Collapsed variational Bayes
+
+
+def looped(x: Tensor, alpha: float, eta: float, steps: int, r: dict) -> Tensor:
+    """Take sweeps of CVB0 by its definition, all words at once; return expected counts of words in topics."""
+    num_topics = len(next(iter(r.values())))
+    for _ in range(steps):
+        of_documents, of_words = torch.zeros(len(x), num_topics), torch.zeros(num_topics, x.shape[1])
+        for (d, v), value in r.items():
+            of_documents[d] += x[d, v] * value
+            of_words[:, v] += x[d, v] * value
+        new = {}
+        for (d, v), value in r.items():
+            p = (of_documents[d] - value + alpha) * (of_words[:, v] - value + eta)
+            p = p / (of_words.sum(1) - value + eta * x.shape[1])
+            new[d, v] = p / p.sum()
+        r = new
+    of_words = torch.zeros(num_topics, x.shape[1])
+    for (d, v), value in r.items():
+        of_words[:, v] += x[d, v] * value
+    return of_words
+
+
+def fixed_point(leave_out: bool = True) -> tuple[Tensor, Tensor]:
+    """Return the counts that CollapsedVB ends at, and what a sweep of CVB0 by loops makes of its words' factors."""
+    x = documents(8, 6)
+    model = LDA(6, 3, 8, alpha=0.4, eta=0.2)
+    guide = MeanField(model, log_mean, max_steps=1)
+    objective = CollapsedVB(forgetting=0.0, local_steps=60 if leave_out else 1)
+    for _ in train(objective, model, guide, [x], sgd, num_steps=400, validate=False):
+        pass
+    counts = guide.concentration.detach() - model.eta
+    weights = guide.weights(x)
+    _, rows, columns, n = entries(as_csr(x))
+    topics = log_mean(guide.concentration.detach()).exp()
+    r = log_mean(weights).exp()[rows] * topics.T[columns]
+    r = r / r.sum(-1, keepdim=True)
+    for _ in range(2000):
+        of_documents = torch.zeros(len(x), 3).index_add(0, rows, n[:, None] * r)
+        p = (of_documents[rows] - r + 0.4) * (counts.T[columns] - r + 0.2) / (counts.sum(1) - r + 0.2 * 6)
+        r = p / p.sum(-1, keepdim=True)
+    found = {(int(d), int(v)): value for d, v, value in zip(rows, columns, r, strict=True)}
+    return counts, looped(x, 0.4, 0.2, 1, found)
+
+
+@pytest.mark.usefixtures("double")
+def test_collapsed_variational_bayes_ends_at_a_fixed_point_of_cvb0():
+    counts, again = fixed_point()
+    assert torch.allclose(counts, again, atol=1e-3)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_word_that_explains_itself_ends_elsewhere(monkeypatch):
+    original = pyrogen.inference.collapsed_vb.CollapsedVB._explained
+
+    def unexcluded(self, site, concentration, eta, alpha):
+        _, loss = original(self, site, concentration, eta, alpha)
+        _, rows, columns, n = entries(as_csr(site["value"]))
+        r = site["fn"].weights[rows] * site["fn"].topics.T[columns]
+        r = r / r.sum(-1, keepdim=True)
+        return torch.zeros(6, 3).index_add(0, columns, n[:, None] * r).T, loss
+
+    monkeypatch.setattr(pyrogen.inference.collapsed_vb.CollapsedVB, "_explained", unexcluded)
+    counts, again = fixed_point(leave_out=False)
+    assert not torch.allclose(counts, again, atol=1e-1)
+
+
+# Known topics
+
+
+def with_anchors(num_documents: int = 400, num_topics: int = 4, words: int = 40) -> tuple[Tensor, Tensor]:
+    """Draw documents of topics that each have words of their own; return counts, and the topics."""
+    topics = torch.full((num_topics, words), 0.1)
+    for k in range(num_topics):
+        topics[k, k * 10 : k * 10 + 5] = 4.0
+    topics = topics / topics.sum(-1, keepdim=True)
+    theta = dist.Dirichlet(torch.full((num_topics,), 0.2)).sample((num_documents,))
+    return TopicMixture(theta, topics, length=80).sample(), topics
+
+
+def distance(found: Tensor, topics: Tensor) -> float:
+    """Return the largest total variation of a topic to its partner, in the pairing that is best."""
+    gaps = (found[:, None] - topics).abs().sum(-1) / 2
+    best = min(
+        itertools.permutations(range(len(topics))), key=lambda order: sum(gaps[i, j] for i, j in enumerate(order))
+    )
+    return max(float(gaps[i, j]) for i, j in enumerate(best))
+
+
+def fitted(name: str, objective, x: Tensor, optimizer=sgd, epochs: int = 30, **settings):
+    spec = DataSpec((x.shape[1],), "counts", num_data=len(x))
+    model, guide = (prodlda if name == "prodlda" else lda)(spec, topics=4, **settings)
+    for _ in train(objective, model, guide, Batches({"x": as_csr(x)}, 100), optimizer, epochs=epochs, validate=False):
+        pass
+    return model, guide
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.02)
+
+
+CASES = {
+    "natural gradient": ("mean-field", NaturalGradient, sgd, 30),
+    "collapsed": ("collapsed", CollapsedVB, sgd, 30),
+    "point": ("map", ELBO, adam, 60),
+    "dirichlet": ("dirichlet", ELBO, adam, 120),
+    "logistic-normal": ("logistic-normal", ELBO, adam, 120),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_known_topics_are_found(case):
+    pyro.set_rng_seed(2)
+    x, topics = with_anchors()
+    guide_name, objective, optimizer, epochs = CASES[case]
+    _, guide = fitted("lda", objective(), x, optimizer, epochs, guide=guide_name, hidden=(32,))
+    phi = poutine.trace(guide).get_trace(x[:2]).nodes["phi"]["fn"].mean
+    assert distance(phi.detach(), topics) < 0.1
+
+
+def test_prodlda_finds_the_words_of_known_topics():
+    pyro.set_rng_seed(2)
+    x, topics = with_anchors()
+
+    def quick(parameters):
+        return torch.optim.Adam(parameters, lr=0.01, betas=(0.99, 0.999))
+
+    model, _ = fitted("prodlda", ELBO(), x, quick, 100, hidden=(32, 32))
+    assert float(evaluation.topic_stability(model.beta.detach(), topics, top=5).min()) > 0.6
+
+
+def test_a_correlated_topic_model_sees_which_topics_come_together():
+    pyro.set_rng_seed(0)
+    _, topics = with_anchors()
+    tril = torch.linalg.cholesky(torch.tensor([[1.0, 0.9, 0, 0], [0.9, 1, 0, 0], [0, 0, 1, 0.9], [0, 0, 0.9, 1]]) * 4)
+    z = dist.MultivariateNormal(torch.zeros(4), scale_tril=tril).sample((600,))
+    x = TopicMixture(z.softmax(-1), topics, length=80).sample()
+    model = CorrelatedTopicModel(40, 4, 600)
+    guide = NormalEncoder(model, BagOfWordsMLP(40, (64,), 8))
+    guide.log_concentration.data = (topics * 5000 + 0.01).log()  # which topic is which
+    for _ in train(ELBO(), model, guide, Batches({"x": as_csr(x)}, 100), adam, epochs=60, validate=False):
+        pass
+    found = model.correlations().detach()
+    # Logits are known up to a constant for each document: compare what is left of it.
+    together, apart = found[0, 1] + found[2, 3], found[0, 2] + found[1, 3]
+    assert float(together - apart) > 1.0
+
+
+# Figures
+
+
+def test_halves_are_all_words_of_a_document():
+    x = documents(20, 9)
+    first, second = halves(as_csr(x), torch.Generator().manual_seed(0))
+    assert torch.equal(first.to_dense() + second.to_dense(), x)
+    assert bool(((first.to_dense().sum(1) - second.to_dense().sum(1)) <= 1).all())
+
+
+@pytest.mark.usefixtures("double")
+def test_completion_is_by_hand_what_it_is_by_machine():
+    x = documents(20, 9)
+    model = LDA(9, 3, 20, alpha=0.4, eta=0.2)
+    guide = MeanField(model, max_steps=3000, tolerance=1e-12)
+    found = evaluation.document_completion(model, guide, [{"x": as_csr(x)}])
+    seen, unseen = halves(x, torch.Generator().manual_seed(0))
+    gamma, concentration = guide.weights(seen), guide.concentration.detach()
+    p = (gamma / gamma.sum(-1, keepdim=True)) @ (concentration / concentration.sum(-1, keepdim=True))
+    expected = (unseen.to_dense() * p.log()).sum() / unseen.values().sum()
+    assert found.value == pytest.approx(float(expected), rel=1e-9)
+    assert evaluation.perplexity(found).value == pytest.approx(math.exp(-float(expected)), rel=1e-9)
+
+
+def test_a_guide_that_saw_the_words_it_foretells_would_do_better():
+    """The half that is scored is not the half that is seen."""
+    x = as_csr(documents(200, 30))
+    model = LDA(30, 10, 200, alpha=0.05, eta=0.2)
+    guide = MeanField(model)
+    guide.concentration.data = torch.eye(30)[::3] * 50 + 0.1
+    _, unseen = halves(x, torch.Generator().manual_seed(0))
+    honest = evaluation.document_completion(model, guide, [{"x": x}]).value
+    gamma = guide.weights(unseen)
+    topics = guide.concentration.detach() / guide.concentration.detach().sum(-1, keepdim=True)
+    scores = TopicMixture(gamma / gamma.sum(-1, keepdim=True), topics).log_prob(unseen)
+    assert honest < float(scores.sum() / unseen.values().sum()) - 0.05
+
+
+def test_coherence_is_gensim_s():
+    from gensim.corpora import Dictionary
+    from gensim.models import CoherenceModel
+
+    corpus = reuters(validation=0.0, test=0.0)
+    x = take(corpus.train["x"], torch.arange(60))
+    texts = [
+        [corpus.vocabulary[w] for w, n in zip(row.nonzero()[:, 0].tolist(), row[row > 0].tolist(), strict=True)
+         for _ in range(int(n))]
+        for row in x.to_dense()
+    ]  # fmt: skip
+    topics = torch.rand(3, len(corpus.vocabulary)) * (x.to_dense().sum(0) > 0)
+    words = [[corpus.vocabulary[i] for i in row.topk(10).indices.tolist()] for row in topics]
+    peer = CoherenceModel(
+        topics=words, texts=texts, dictionary=Dictionary(texts), coherence="c_npmi", window_size=10**6, processes=1
+    )
+    ours = evaluation.npmi(topics, x)
+    assert ours.tolist() == pytest.approx(peer.get_coherence_per_topic(), abs=1e-6)
+
+
+def test_counts_of_gensim_and_of_scipy_make_one_corpus():
+    from scipy.sparse import csr_matrix
+
+    dense = np.array([[2, 0, 1], [0, 3, 0]])
+    pairs = [[(0, 2), (2, 1)], [(1, 3)]]
+    made = [
+        from_counts(counts, ["a", "b", "c"], validation=0.0, test=0.0) for counts in (dense, csr_matrix(dense), pairs)
+    ]
+    assert len({corpus.fingerprint() for corpus in made}) == 1
