@@ -62,7 +62,7 @@ def to_arviz(
         args: the programs' arguments, observed data included; of a run, the first 50 rows of its test data are taken.
         num_samples: draws, of a guide.
         coords: plate or dimension name to coordinates.
-        dims: site name to the names of its event's dimensions.
+        dims: site name to the names of its event's dimensions; a model may say so itself, by an attribute ``dims``.
         seed: of all draws; the global generators are left as they were.
         kwargs: the programs' keyword arguments.
 
@@ -86,25 +86,27 @@ def to_arviz(
         ('chain', 'draw', 'person')
     """
     with rehearsal():  # loading a run seeds the generators, too
-        source, args, kwargs = _source(fitted, args, kwargs)
+        source, args, kwargs, known = _source(fitted, args, kwargs)
         programs = (source.model, source.guide or nothing)
         with rehearsal(modules_of(*programs).values()), evaluating(*programs):
             pyro.set_rng_seed(seed)
-            reader = Reader(source, args, kwargs, num_samples, dims or {})
+            named = {**getattr(source.model, "dims", {}), **(dims or {})}
+            reader = Reader(source, args, kwargs, num_samples, named)
             groups, attrs = reader.groups()
-    return to_inference_data(groups, {**reader.coords, **(coords or {})}, attrs)
+    return to_inference_data(groups, {**reader.coords, **known, **(coords or {})}, attrs)
 
 
 def _source(
     fitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Source, tuple[Any, ...], dict[str, Any]]:
+) -> tuple[Source, tuple[Any, ...], dict[str, Any], dict[str, Sequence[Any]]]:
+    """Return what there is to read, its arguments, and the coordinates that are known of these."""
     if isinstance(fitted, MCMC):
         model = getattr(fitted.kernel, "model", None)
         if model is None:
             raise UsageError("the MCMC kernel was given a potential function and no model; give it the model instead")
         if fitted._samples is None:
             raise UsageError("the MCMC has no samples yet; call its run(...) first")
-        return Source(model, None, fitted), args, kwargs
+        return Source(model, None, fitted), args, kwargs, {}
     if isinstance(fitted, str | Path | Run):
         run = fitted if isinstance(fitted, Run) else Run.open(fitted)
         recipe = Recipe.from_json(run.manifest)
@@ -118,8 +120,11 @@ def _source(
             name: take(columns[name], torch.arange(min(size, len(columns[name])))).to_dense()
             for name in accepted_columns(model, list(columns))
         }
-        return Source(model, guide, None), (), rows
+        known: dict[str, Sequence[Any]] = {}
+        if isinstance(dataset, Corpus):
+            known = {"word": dataset.vocabulary, "document": dataset.titles["test"][:size]}
+        return Source(model, guide, None), (), rows, known
     if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):
-        return Source(fitted[0], fitted[1], None), args, kwargs
+        return Source(fitted[0], fitted[1], None), args, kwargs, {}
     found = type(fitted).__name__
     raise UsageError(f"to_arviz takes a pair (model, guide), an MCMC, or a run directory; found {found}")

@@ -182,7 +182,8 @@ class Reader:
             elif batch[dim] > 1:
                 kept.append(batch[dim])
                 names.append(f"{name}_plate_{-dim}")
-        names += list(self.dims.get(name, [f"{name}_dim_{i}" for i in range(event_dim)]))
+        # What a datum's log-likelihood is called after has an event, and the log-likelihood has none.
+        names += list(self.dims.get(name, [f"{name}_dim_{i}" for i in range(event_dim)])) if event_dim else []
         array = value.reshape(self.chains, self.size // self.chains, *kept, *event).numpy()
         return Variable(array, ("chain", "draw", *names))
 

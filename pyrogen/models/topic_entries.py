@@ -21,7 +21,7 @@ def lda(
     topics: int = 20,
     guide: Literal["mean-field", "collapsed", "logistic-normal", "dirichlet", "map"] = "logistic-normal",
     alpha: float = 0.1,
-    eta: float = 0.01,
+    eta: float = 0.1,
     hidden: Sequence[int] = (100, 100),
     max_steps: int = 100,
     tolerance: float = 1e-3,
@@ -96,7 +96,7 @@ def prodlda(
 
 
 def correlated_topics(
-    spec: DataSpec, *, topics: int = 20, eta: float = 0.01, hidden: Sequence[int] = (100, 100)
+    spec: DataSpec, *, topics: int = 20, eta: float = 0.1, hidden: Sequence[int] = (100, 100)
 ) -> tuple[CorrelatedTopicModel, NormalEncoder]:
     """Make the correlated topic model for counts of words.
 

@@ -45,7 +45,7 @@ class TopicModel(PyroModule):
         length: words in a document that is drawn.
     """
 
-    dims = {"phi": ("word",), "theta": ("topic",)}  # noqa: RUF012
+    dims = {"phi": ("word",), "theta": ("topic",), "x": ("word",)}  # noqa: RUF012
     """What the dimensions of sites' events are called."""
 
     def __init__(self, num_words: int, num_topics: int, num_documents: int, length: int = 100) -> None:
@@ -107,7 +107,7 @@ class LDA(TopicModel):
         num_topics: int,
         num_documents: int,
         alpha: float = 0.1,
-        eta: float = 0.01,
+        eta: float = 0.1,
         length: int = 100,
     ) -> None:
         super().__init__(num_words, num_topics, num_documents, length)
@@ -148,7 +148,7 @@ class CorrelatedTopicModel(LDA):
     dims = {**LDA.dims, "z": ("topic",)}  # noqa: RUF012
 
     def __init__(
-        self, num_words: int, num_topics: int, num_documents: int, eta: float = 0.01, length: int = 100
+        self, num_words: int, num_topics: int, num_documents: int, eta: float = 0.1, length: int = 100
     ) -> None:
         super().__init__(num_words, num_topics, num_documents, eta=eta, length=length)
         del self.alpha

@@ -1,0 +1,360 @@
+"""Topics of Reuters and of the King James Bible by pyrogen, scikit-learn, gensim, lda, tomotopy and Pyro's example.
+
+All topics, as points, are scored alike: on held-out documents of the same words, one half of which gives weights by
+expectation maximisation, the other a perplexity. Every (corpus, topics, method, seed) appends a line to
+``results/topics.jsonl``; what is there is not run again. ``--growth`` adds lines to ``results/topics_growth.jsonl``:
+one pass over synthetic documents that are read from files, each size in a process of its own.
+
+Run: ``python benchmarks/topics.py [--seeds 5] [--methods NAME ...] [--peers PYTHON]``; ``PYTHON`` has the peers.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from math import exp
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import SVI, TraceEnum_ELBO
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from scipy.sparse import csr_matrix, save_npz
+from torch import Tensor, nn
+
+from pyrogen.counts import entries
+from pyrogen.data import Batches, Corpus, from_counts, from_path, kjv, reuters
+from pyrogen.evaluation import npmi, topic_diversity, topic_stability
+from pyrogen.evaluation.topics import halves
+from pyrogen.inference import CollapsedVB, NaturalGradient, Objective, Training, train
+from pyrogen.models import LDA, MeanField, local_optimum
+from pyrogen.models.coordinate_ascent import log_geometric_mean, log_mean
+
+ROWS, GROWTH = RESULTS / "topics.jsonl", RESULTS / "topics_growth.jsonl"
+DRAWN = Path(__file__).parent.parent / "runs" / "topics"
+ALPHA = ETA = 0.1
+FOLD_IN = 0.1
+TOPICS = (20, 50)
+SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
+PEERS = (
+    "scikit-learn",
+    "scikit-learn, 50 passes",
+    "scikit-learn, 50 passes, our priors",
+    "gensim",
+    "lda",
+    "lda, our priors",
+    "tomotopy",
+    "tomotopy, our priors",
+)
+NEEDED = 64
+"""Words of each document in Pyro's example, which needs them all equally long."""
+
+
+class Held(NamedTuple):
+    """Counts of training and of held-out documents, over the words of the training documents."""
+
+    train: Tensor
+    test: Tensor
+    vocabulary: tuple[str, ...]
+
+
+@cache
+def corpus_of(name: str) -> Held:
+    made: Corpus = {"reuters": reuters, "kjv": kjv}[name](validation=0.0, test=0.1)
+    x, y = (csr(made.split(split)["x"]) for split in ("train", "test"))
+    kept = np.flatnonzero(np.asarray(x.sum(0)).ravel() > 0)
+    words = tuple(made.vocabulary[column] for column in kept)
+    parts = [from_counts(counts[:, kept], words, validation=0.0, test=0.0).train["x"] for counts in (x, y)]
+    path = DRAWN / f"{name}.npz"
+    DRAWN.mkdir(parents=True, exist_ok=True)
+    save_npz(path, csr(parts[0]))
+    return Held(*parts, words)
+
+
+def csr(x: Tensor) -> csr_matrix:
+    return csr_matrix((x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy()), x.shape)
+
+
+def perplexity(topics: Tensor, test: Tensor) -> float:
+    """Score topics by one half of each held-out document, given the other."""
+    topics = (topics / topics.sum(-1, keepdim=True)).double()
+    seen, unseen = halves(test, torch.Generator().manual_seed(0))
+    gamma = local_optimum(seen, topics.log(), torch.full((len(topics),), FOLD_IN), log_mean, 1000, 1e-6)
+    _, rows, columns, counts = entries(unseen)
+    p = ((gamma / gamma.sum(-1, keepdim=True))[rows] * topics.T[columns]).sum(-1)
+    return exp(float(-(counts * p.log()).sum() / counts.sum()))
+
+
+# Ours
+
+
+class Way(NamedTuple):
+    """An objective, the averages of its guide, and how it goes through the documents."""
+
+    objective: Callable[[], Objective]
+    average: Callable[[Tensor], Tensor]
+    batch_size: int
+    epochs: int
+    max_steps: int
+
+
+WAYS = {
+    "pyrogen, collapsed": Way(partial(CollapsedVB, forgetting=0.0), log_mean, 10**6, 200, 5),
+    "pyrogen, collapsed, batches": Way(CollapsedVB, log_mean, 128, 50, 5),
+    "pyrogen, natural gradient": Way(NaturalGradient, log_geometric_mean, 128, 50, 100),
+}
+
+
+def training_of(way: Way, x: Tensor, num_topics: int, seed: int) -> tuple[Training, MeanField]:
+    torch.manual_seed(seed)
+    model = LDA(x.shape[1], num_topics, len(x), ALPHA, ETA)
+    guide = MeanField(model, way.average, way.max_steps)
+    training = train(
+        way.objective(), model, guide, Batches({"x": x}, way.batch_size), partial(torch.optim.SGD, lr=1.0),
+        epochs=way.epochs, validate=False,
+    )  # fmt: skip
+    return training, guide
+
+
+def ours(method: str, held: Held, num_topics: int, seed: int) -> tuple[Tensor, float, list[tuple[float, Tensor]]]:
+    """Fit; return the topics, the seconds, and topics after each pass with the seconds until then."""
+    training, guide = training_of(WAYS[method], held.train, num_topics, seed)
+    per_epoch = -(-len(held.train) // WAYS[method].batch_size)
+    passes: list[tuple[float, Tensor]] = []
+    seconds, begin = 0.0, time.perf_counter()
+    for step in training:
+        if step.index % per_epoch == 0:
+            seconds += time.perf_counter() - begin
+            passes.append((seconds, guide.concentration.detach().clone()))
+            begin = time.perf_counter()
+    return passes[-1][1], seconds, passes
+
+
+def pyro_example(held: Held, num_topics: int, seed: int, steps: int = 3000) -> tuple[Tensor, float]:
+    """Fit the program of Pyro's example: words' topics enumerated, documents of one length, a point for weights."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(seed)
+    num_words = held.train.shape[1]
+    x = held.train.to_dense()
+    words = torch.multinomial(x, NEEDED, replacement=True)
+    counts = torch.zeros_like(x).scatter_add(1, words, torch.ones_like(words, dtype=x.dtype))
+    layers = [nn.Linear(num_words, 100), nn.Sigmoid(), nn.Linear(100, 100), nn.Sigmoid(), nn.Linear(100, num_topics)]
+    network = nn.Sequential(*layers, nn.Softmax(-1))
+
+    def model(rows: Tensor) -> None:
+        with pyro.plate("topics", num_topics):
+            weights = pyro.sample("topic_weights", dist.Gamma(1 / num_topics, 1.0))
+            topics = pyro.sample("topic_words", dist.Dirichlet(torch.ones(num_words) / num_words))
+        with pyro.plate("documents", len(words), subsample=rows):
+            of_document = pyro.sample("doc_topics", dist.Dirichlet(weights))
+            with pyro.plate("words", NEEDED):
+                z = pyro.sample("word_topics", dist.Categorical(of_document), infer={"enumerate": "parallel"})
+                pyro.sample("doc_words", dist.Categorical(topics[z]), obs=words[rows].T)
+
+    def guide(rows: Tensor) -> None:
+        positive = dist.constraints.positive
+        weights = pyro.param("weights", torch.ones(num_topics), constraint=positive)
+        above = dist.constraints.greater_than(0.5)
+        topics = pyro.param("topics", torch.rand(num_topics, num_words) + 1.0, constraint=above)
+        with pyro.plate("topics", num_topics):
+            pyro.sample("topic_weights", dist.Gamma(weights, 1.0))
+            pyro.sample("topic_words", dist.Dirichlet(topics))
+        pyro.module("network", network)
+        with pyro.plate("documents", len(words), subsample=rows):
+            pyro.sample("doc_topics", dist.Delta(network(counts[rows]), event_dim=1))
+
+    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.01}), TraceEnum_ELBO(max_plate_nesting=2))
+    begin = time.perf_counter()
+    for _ in range(steps):
+        svi.step(torch.randperm(len(words))[:32])
+    return pyro.param("topics").detach(), time.perf_counter() - begin
+
+
+def measure(corpus: str, num_topics: int, method: str, seed: int, peers: str) -> dict[str, Any]:
+    held = corpus_of(corpus)
+    row: dict[str, Any] = {"corpus": corpus, "topics": num_topics, "method": method, "seed": seed}
+    if method in WAYS:
+        topics, seconds, passes = ours(method, held, num_topics, seed)
+        every = 5 if method == "pyrogen, collapsed" else 1
+        row["passes"] = [(at, perplexity(of, held.test)) for at, of in passes[::every]]
+    elif method == EXAMPLE:
+        topics, seconds = pyro_example(held, num_topics, seed)
+    else:
+        out = DRAWN / "peer.npz"
+        script = Path(__file__).parent / "topic_peers.py"
+        words = [peers, str(script), method, str(DRAWN / f"{corpus}.npz"), str(num_topics), str(seed), str(out)]
+        subprocess.run(words, check=True, capture_output=True)
+        with np.load(out) as found:
+            topics, seconds = torch.from_numpy(found["topics"]), float(found["seconds"])
+    np.savez(DRAWN / f"{corpus}, {num_topics}, {method}, {seed}.npz", topics=topics.numpy())
+    return row | {
+        "perplexity": perplexity(topics, held.test),
+        "npmi": float(npmi(topics, held.train).mean()),
+        "diversity": topic_diversity(topics),
+        "seconds": seconds,
+    }
+
+
+EXAMPLE = "Pyro's example"
+
+
+# Growth
+
+
+def write_documents(folder: Path, num_tokens: int, num_words: int = 5000, length: int = 100, shard: int = 2000) -> None:
+    """Write documents of 20 topics, 100 words each, into files."""
+    generator = np.random.default_rng(0)
+    topics = generator.dirichlet(np.full(num_words, 0.05), 20)
+    (folder / "vocabulary.txt").write_text("\n".join(f"w{i}" for i in range(num_words)), encoding="utf-8")
+    documents = num_tokens // length
+    for first in range(0, documents + 200, shard):
+        size = min(shard, documents + 200 - first)
+        p = generator.dirichlet(np.full(20, 0.1), size) @ topics
+        counts = csr_matrix(np.stack([generator.multinomial(length, row / row.sum()) for row in p]))
+        save_npz(folder / f"part-{first:08}.npz", counts)
+
+
+def grown(num_tokens: int) -> dict[str, Any]:
+    """Go once through documents that are in files, in a process of its own, and look at its memory."""
+    with tempfile.TemporaryDirectory() as name:
+        write_documents(Path(name), num_tokens)
+        words = [sys.executable, __file__, "--pass-over", name]
+        found = subprocess.run(words, check=True, capture_output=True, text=True)
+    seconds, memory, done = map(float, found.stdout.split())
+    return {"tokens": num_tokens, "seconds": seconds, "mib": memory, "documents": done}
+
+
+def pass_over(folder: str) -> None:
+    torch.set_num_threads(1)
+    corpus = from_path(folder, validation=0.05, test=0.05)
+    model = LDA(len(corpus.vocabulary), 20, corpus.num_data("train"), ALPHA, ETA)
+    guide = MeanField(model, log_mean, 5)
+    batches = corpus.batches(256)
+    begin, done = time.perf_counter(), 0
+    for step in train(CollapsedVB(), model, guide, batches, partial(torch.optim.SGD, lr=1.0), epochs=1, validate=False):
+        done += step.rows
+    seconds = time.perf_counter() - begin
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, done)
+
+
+# The page
+
+
+def time_to(row: dict[str, Any], goal: float) -> float:
+    """Return the seconds after which a fit was as good as a goal; infinity for one that never was."""
+    return next((at for at, value in row["passes"] if value <= goal), float("inf"))
+
+
+def stability(corpus: str, num_topics: int, method: str, seeds: list[int]) -> str:
+    paths = [DRAWN / f"{corpus}, {num_topics}, {method}, {seed}.npz" for seed in seeds]
+    found = [torch.from_numpy(np.load(path)["topics"]) for path in paths if path.exists()]
+    pairs = [float(topic_stability(a, b).mean()) for i, a in enumerate(found) for b in found[:i]]
+    return f"{np.mean(pairs):.2f}" if pairs else "–"
+
+
+def report() -> None:
+    rows = read_rows(ROWS)
+    sections = []
+    for corpus in ("reuters", "kjv"):
+        for num_topics in TOPICS:
+            found = [row for row in rows if row["corpus"] == corpus and row["topics"] == num_topics]
+            of = {m: [row for row in found if row["method"] == m] for m in (*WAYS, *PEERS, EXAMPLE)}
+            lines = []
+            for method, mine in of.items():
+                if mine:
+                    cells = [mean_cell([row[key] for row in mine], n) for key, n in COLUMNS]
+                    stable = stability(corpus, num_topics, method, [row["seed"] for row in mine])
+                    lines.append([method, str(len(mine)), *cells, stable])
+            if not lines:
+                continue
+            sections.append(f"## {corpus}, {num_topics} topics")
+            sections.append(table(HEAD, lines))
+            sections += raced(of)
+    found = versions("torch", "pyro-ppl", "pyrogen-ppl", "scikit-learn", "gensim", "lda")
+    top = header("Topics: held-out perplexity, coherence, time", "make bench-topics", 1, found)
+    write("topics", top, LEAD, *sections, *growth())
+
+
+HEAD = ("method", "seeds", "perplexity", "NPMI", "diversity", "seconds", "stability")
+COLUMNS = (("perplexity", 0), ("npmi", 3), ("diversity", 2), ("seconds", 1))
+LEAD = (
+    f"A tenth of the documents is held out; words that no training document has are left out for all. Topics, as "
+    f"points, are scored alike: weights of a held-out document by EM (α = {FOLD_IN}) of one half of its words, "
+    f"perplexity of the other half (the same halves for all). NPMI: of a topic's ten most probable words, in the "
+    f"training documents. Diversity: different words among the 25 most probable of all topics. Stability: agreement "
+    f"(Jaccard) of the ten most probable words of two seeds' topics, paired at best. Mean ± standard error over seeds; "
+    f"one thread.\n\n"
+    f"Ours: α = η = {ALPHA}; *collapsed*: all documents in a batch, 200 passes; *batches*: of 128, 50 passes, with "
+    f"steps (10 + t)^-.7; *natural gradient* likewise. Peers have their default priors (scikit-learn, gensim: 1/K; lda "
+    f"and tomotopy: .1, .01), or ours. Online VB of scikit-learn: 10 passes, its default, or 50; gensim: 20 passes; lda "
+    f"and tomotopy: 1,000 sweeps. Pyro's example: its program in our words, 3,000 steps; it needs documents of one "
+    f"length, so that {NEEDED} words of each were drawn."
+)
+
+
+def raced(of: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Say how long ours take to be as good as scikit-learn's end, as a share of its time."""
+    peers = {row["seed"]: row for row in of["scikit-learn"]}
+    said = []
+    for method in WAYS:
+        mine = [(row, peers[row["seed"]]) for row in of[method] if row["seed"] in peers]
+        if mine:
+            shares = [time_to(row, peer["perplexity"]) / peer["seconds"] for row, peer in mine]
+            said.append(f"{method} {median(shares):.2f}")
+    end = (
+        f"Time to scikit-learn's final perplexity (10 passes), as a share of its time, median over seeds: "
+        f"{'; '.join(said)}."
+    )
+    return [end] if said else []
+
+
+def growth() -> list[str]:
+    rows = sorted(read_rows(GROWTH), key=lambda row: row["tokens"])
+    if not rows:
+        return []
+    lines = [
+        [f"{n:,}", f"{row['seconds']:.1f}", f"{1e6 * row['seconds'] / n:.2f}", f"{row['mib']:.0f}"]
+        for row in rows
+        for n in [row["tokens"]]
+    ]
+    lead = (
+        "One pass of *collapsed, batches* over synthetic documents of 100 words (5,000 words, 20 topics), 2,000 "
+        "documents a file, one file in memory; seconds without the writing of files, the largest resident size of the "
+        "process."
+    )
+    return ["## Growth", lead, table(("tokens", "seconds", "µs a token", "MiB"), lines)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="+", default=[*WAYS, *PEERS, EXAMPLE], metavar="NAME")
+    parser.add_argument("--corpora", nargs="+", default=["reuters", "kjv"])
+    parser.add_argument("--topics", nargs="+", type=int, default=list(TOPICS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--peers", default=sys.executable, help="a Python that has scikit-learn, gensim, lda, tomotopy")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--pass-over", metavar="FOLDER", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.pass_over:
+        return pass_over(options.pass_over)
+    axes = {"seed": range(options.seeds), "corpus": options.corpora, "topics": options.topics}
+    for task in missing(ROWS, **axes, method=options.methods):
+        corpus_of(task["corpus"])
+        append_row(ROWS, measure(task["corpus"], task["topics"], task["method"], task["seed"], options.peers))
+    if options.growth:
+        for task in missing(GROWTH, tokens=SIZES):
+            append_row(GROWTH, grown(task["tokens"]))
+    report()
+
+
+if __name__ == "__main__":
+    main()
