@@ -27,11 +27,12 @@ import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, TraceEnum_ELBO
 from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
-from scipy.sparse import csr_matrix, save_npz
+from scipy.sparse import csr_array, csr_matrix, save_npz
 from torch import Tensor, nn
 
 from pyrogen.counts import entries
-from pyrogen.data import Batches, Corpus, from_counts, from_path, kjv, reuters
+from pyrogen.data import Batches, Corpus, from_path, kjv, reuters
+from pyrogen.data.corpus import to_tensor
 from pyrogen.evaluation import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.topics import halves
 from pyrogen.inference import CollapsedVB, NaturalGradient, Objective, Training, train
@@ -72,7 +73,7 @@ def corpus_of(name: str) -> Held:
     x, y = (csr(made.split(split)["x"]) for split in ("train", "test"))
     kept = np.flatnonzero(np.asarray(x.sum(0)).ravel() > 0)
     words = tuple(made.vocabulary[column] for column in kept)
-    parts = [from_counts(counts[:, kept], words, validation=0.0, test=0.0).train["x"] for counts in (x, y)]
+    parts = [to_tensor(csr_array(counts[:, kept])) for counts in (x, y)]
     path = DRAWN / f"{name}.npz"
     DRAWN.mkdir(parents=True, exist_ok=True)
     save_npz(path, csr(parts[0]))
@@ -294,7 +295,7 @@ LEAD = (
     f"one thread.\n\n"
     f"Ours: α = η = {ALPHA}; *collapsed*: all documents in a batch, 200 passes; *batches*: of 128, 50 passes, with "
     f"steps (10 + t)^-.7; *natural gradient* likewise. Peers have their default priors (scikit-learn, gensim: 1/K; lda "
-    f"and tomotopy: .1, .01), or ours. Online VB of scikit-learn: 10 passes, its default, or 50; gensim: 20 passes; lda "
+    f"and tomotopy: .1, .01), or ours. Online VB of scikit-learn: 10 passes, its default, or 50; gensim: 20; lda "
     f"and tomotopy: 1,000 sweeps. Pyro's example: its program in our words, 3,000 steps; it needs documents of one "
     f"length, so that {NEEDED} words of each were drawn."
 )

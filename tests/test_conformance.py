@@ -20,14 +20,26 @@ from pyrogen.inference import (
     IWAE,
     Annealing,
     BetaTCVAE,
+    CollapsedVB,
     ForwardKL,
     MaximumLikelihood,
+    NaturalGradient,
     PyroELBO,
     Renyi,
     ReverseKL,
     train,
 )  # fmt: skip
-from pyrogen.models import classifier, gaussian_mixture, joint_vae, ppca, vae
+from pyrogen.models import (
+    classifier,
+    correlated_topics,
+    dirichlet_process_mixture,
+    gaussian_mixture,
+    joint_vae,
+    lda,
+    ppca,
+    prodlda,
+    vae,
+)
 from pyrogen.programs import log_weights, simulate
 from pyrogen.spec import DataSpec
 
@@ -46,9 +58,12 @@ OBJECTIVES = {
     "BetaTCVAE, weighted": partial(BetaTCVAE, num_data=60, sampling="weighted"),
     "ForwardKL": partial(ForwardKL, 3),
     "MaximumLikelihood": MaximumLikelihood,
+    "NaturalGradient": NaturalGradient,
+    "CollapsedVB": CollapsedVB,
 }
 DISENTANGLING = [name for name in OBJECTIVES if name.startswith("BetaTCVAE")]
-BOUNDS = [name for name in OBJECTIVES if name not in ("ForwardKL", "MaximumLikelihood", *DISENTANGLING)]
+OTHERS = ("ForwardKL", "MaximumLikelihood", "NaturalGradient", "CollapsedVB", *DISENTANGLING)
+BOUNDS = [name for name in OBJECTIVES if name not in OTHERS]
 
 IMAGES = (1, 4, 5)
 
@@ -108,6 +123,22 @@ def pairs():
     return (*made, (torch.rand(6, *IMAGES).round(), torch.tensor([0, 2, -1, 1, 0, -1])))
 
 
+def topics(factory, **settings):
+    """Global topics and local weights; counts of words."""
+
+    def make():
+        spec = DataSpec((7,), "counts", num_data=12)
+        return (*factory(spec, topics=3, hidden=(8,), **settings), (torch.randint(0, 4, (6, 7)).float(),))
+
+    return make
+
+
+def sticks():
+    """Global sticks and components, enumerated assignments, a plate that stands for more data."""
+    made = dirichlet_process_mixture(DataSpec((2,), "real", num_data=12), components=4)
+    return (*made, (torch.randn(6, 2),))
+
+
 class Tutorial(nn.Module):
     """Pyro's VAE tutorial: model and guide are bound methods of one module, which are not programs by themselves."""
 
@@ -163,6 +194,13 @@ BAYES = {
 }
 # One latent site of independent normals in one plate
 CODES = {name: BAYES[name] for name in ("mlp, bernoulli", "convolutional", "flow prior", "gaussian, reals", "tutorial")}
+TOPICS = {
+    "lda, dirichlet": topics(lda, guide="dirichlet"),
+    "lda, logistic-normal": topics(lda, guide="logistic-normal"),
+    "lda, map": topics(lda, guide="map"),
+    "prodlda": topics(prodlda),
+    "correlated topics": topics(correlated_topics),
+}
 EXACT = {"mixture": mixture, "classifier": classes}
 
 
@@ -184,6 +222,10 @@ ROWS = [
     *((objective, program, make) for objective in DISENTANGLING for program, make in CODES.items()),
     *((objective, "mixture", mixture) for objective in ("MaximumLikelihood", "ELBO", "ELBO of 3", "IWAE", "Renyi")),
     *((objective, "classifier", classes) for objective in ("MaximumLikelihood", "ELBO", "IWAE")),
+    *((objective, program, make) for objective in ("ELBO", "ELBO of 3", "IWAE") for program, make in TOPICS.items()),
+    *((objective, "dirichlet process mixture", sticks) for objective in ("ELBO", "ELBO of 3", "IWAE")),
+    ("NaturalGradient", "lda, mean-field", topics(lda, guide="mean-field")),
+    ("CollapsedVB", "lda, collapsed", topics(lda, guide="collapsed")),
     ("ForwardKL", "target and fit", target_and_fit),
     ("ReverseKL", "target and fit", target_and_fit),
 ]

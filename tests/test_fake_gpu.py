@@ -41,6 +41,7 @@ from pyrogen.inference import (
     ForwardKL,
     Interpolated,
     MaximumLikelihood,
+    NaturalGradient,
     PyroELBO,
     Renyi,
     ReverseKL,
@@ -59,7 +60,9 @@ from pyrogen.models import (
     gaussian_mixture,
     generator,
     joint_vae,
+    lda,
     ppca,
+    prodlda,
     progressive_gan,
     vae,
 )
@@ -129,6 +132,14 @@ def pairs():
     return on_device(model), on_device(guide), (data(6, 1, 4, 5), labels)
 
 
+def topics(factory, **settings):
+    def make():
+        model, guide = factory(DataSpec((7,), "counts", num_data=12), topics=3, hidden=(8,), **settings)
+        return on_device(model), on_device(guide), (data(6, 7),)
+
+    return make
+
+
 def functions(discrete=False, leak=False):
     """Global and local latents, ``pyro.param``; with a discrete global, score-function gradients."""
 
@@ -190,6 +201,10 @@ ROWS = [
     ),
     *((objective, "pairs", pairs) for objective in ("ELBO", "ELBO of 3", "IWAE", "BetaTCVAE")),
     *(("BetaTCVAE", program, LATENT[program]) for program in ("mlp", "convolutional", "flow prior", "gaussian")),
+    # Draws of Dirichlet and gamma distributions have no form without values: these are what draws none.
+    ("ELBO", "lda, map", topics(lda, guide="map")),
+    ("ELBO", "prodlda", topics(prodlda)),
+    ("NaturalGradient", "lda, mean-field", topics(lda, guide="mean-field")),
     ("ELBO", "mixture", mixture),
     ("IWAE", "mixture", mixture),
     ("MaximumLikelihood", "mixture", mixture),
@@ -199,6 +214,7 @@ ROWS = [
 ]
 MADE = OBJECTIVES | {
     "MaximumLikelihood": MaximumLikelihood,
+    "NaturalGradient": NaturalGradient,
     "ForwardKL": partial(ForwardKL, 3),
     "BetaTCVAE": partial(BetaTCVAE, num_data=60),
 }

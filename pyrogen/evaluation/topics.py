@@ -248,8 +248,8 @@ def log_joint(of_documents: Tensor, of_words: Tensor, alpha: Tensor, eta: Tensor
         \sum_d \log \frac{B(\alpha + n_d)}{B(\alpha)} + \sum_k \log \frac{B(\eta + n_k)}{B(\eta)}, \quad
         B(a) = \frac{\prod_i \Gamma(a_i)}{\Gamma(\sum_i a_i)}
 
-    It is the trace of a collapsed Gibbs sampler, and *not* :math:`\log p(w)`, which it is below: that is summed over all
-    assignments of topics.
+    It is the trace of a collapsed Gibbs sampler, and *not* :math:`\log p(w)`, which it is below: that is summed over
+    all assignments of topics.
 
     Args:
         of_documents: how many words of each document each topic has, :math:`n_d`, shape ``(documents, topics)``.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from pyrogen.counts import as_csr, entries, make_csr
+from pyrogen.counts import entries, is_csr, make_csr
 
 __all__ = ["local_optimum", "log_geometric_mean", "log_mean"]
 
@@ -54,23 +54,33 @@ def local_optimum(
     References:
         Latent Dirichlet Allocation (Blei et al., 2003), https://www.jmlr.org/papers/v3/blei03a.html
     """
-    x = as_csr(x)
-    offsets, rows, columns, stored = entries(x)
-    counts, alpha = stored.to(log_topics.dtype), alpha.to(log_topics.dtype)
+    x, alpha = x.to(log_topics.dtype), alpha.to(log_topics.dtype)
     # A factor of a word, or of a document, cancels: it is chosen so that nothing underflows.
     topics = (log_topics - log_topics.amax(0)).exp()
-    by_word = topics.T.contiguous()
-    zeros = make_csr(offsets, columns, torch.zeros_like(counts), (x.shape[0], x.shape[1]))
-    lengths = counts.new_zeros(len(x)).index_add(0, rows, counts)
-    gamma = alpha + lengths[:, None] / len(alpha)
+    explained = _sparse(x, topics) if is_csr(x) else lambda weights: (x / (weights @ topics)) @ topics.T
+    gamma = alpha + (x @ topics.new_ones(x.shape[1]))[:, None] / len(alpha)
     for _ in range(max_steps):
         scores = log_weights(gamma)
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        total = torch.sparse.sampled_addmm(zeros, weights, topics, beta=0.0).values()
-        explained = embedding_bag(
-            columns, by_word, offsets, mode="sum", per_sample_weights=counts / total, include_last_offset=True
-        )
-        last, gamma = gamma, alpha + weights * explained
+        last, gamma = gamma, alpha + weights * explained(weights)
         if gamma.device.type == "cpu" and (gamma - last).abs().mean() < tolerance:
             break
     return gamma
+
+
+def _sparse(x: Tensor, topics: Tensor) -> Callable[[Tensor], Tensor]:
+    r"""Return the function of weights that adds up, over a document's words, what each topic has of their explanation.
+
+    .. math:: \sum_v x_{dv} \frac{\tilde\varphi_{kv}}{\sum_j \tilde\theta_{dj} \tilde\varphi_{jv}}
+    """
+    offsets, _, columns, counts = entries(x)
+    by_word = topics.T.contiguous()
+    zeros = make_csr(offsets, columns, torch.zeros_like(counts), (x.shape[0], x.shape[1]))
+
+    def explained(weights: Tensor) -> Tensor:
+        total = torch.sparse.sampled_addmm(zeros, weights, topics, beta=0.0).values()
+        return embedding_bag(
+            columns, by_word, offsets, mode="sum", per_sample_weights=counts / total, include_last_offset=True
+        )
+
+    return explained

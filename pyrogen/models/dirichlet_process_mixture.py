@@ -69,7 +69,7 @@ class DirichletProcessMixture(PyroModule):
         # Draws come first, then components: the plate of data takes the components' place.
         loc, scale = mu.unsqueeze(-3), precision.unsqueeze(-3) ** -0.5
         with _data_plate(x, size, self.num_data):
-            k = pyro.sample("k", dist.Categorical(pi.unsqueeze(-2)), infer={"enumerate": "parallel"})
+            k = pyro.sample("k", dist.Categorical(pi), infer={"enumerate": "parallel"})
             chosen = k[..., None, None].expand(*k.shape, 1, self.num_dims)
             return pyro.sample("x", dist.Normal(_at(loc, chosen), _at(scale, chosen)).to_event(1), obs=x)
 

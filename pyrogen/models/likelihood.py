@@ -150,6 +150,11 @@ def likelihood_for(spec: DataSpec, name: str | None = None) -> Likelihood:
         >>> type(likelihood_for(DataSpec((4,), "real"))).__name__
         'Gaussian'
     """
+    if spec.kind not in DEFAULTS:
+        raise UsageError(
+            f"{spec.name} are {spec.kind} of words, for which lda, prodlda and correlated-topics have a likelihood of "
+            f"their own: choose one of these models"
+        )
     name = DEFAULTS[spec.kind] if name is None else name
     if name not in LIKELIHOODS:
         raise UsageError(f"unknown likelihood {name!r}: choose from {', '.join(LIKELIHOODS)}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from pyrogen.counts import as_csr, entries
+from pyrogen.counts import entries, is_csr
 from pyrogen.nn.mlp import MLP
 
 __all__ = ["BagOfWordsMLP"]
@@ -35,13 +35,11 @@ class BagOfWordsMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map counts ``(documents, words)``, CSR or dense, to ``(documents, out)``."""
-        found = entries(as_csr(x))
-        first = embedding_bag(
-            found.columns,
-            self.words,
-            found.offsets,
-            mode="sum",
-            per_sample_weights=found.values.log1p(),
-            include_last_offset=True,
-        )
+        if is_csr(x):
+            offsets, _, columns, counts = entries(x)
+            first = embedding_bag(
+                columns, self.words, offsets, mode="sum", per_sample_weights=counts.log1p(), include_last_offset=True
+            )
+        else:
+            first = x.log1p() @ self.words
         return self.rest(self.dropout(nn.functional.softplus(first + self.bias)))
