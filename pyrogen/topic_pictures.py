@@ -15,6 +15,9 @@ __all__ = ["intertopic_map", "word_bars", "word_rows"]
 BARS, WORDS = 8, 12
 """Words with a bar in a picture, and words of a topic in a table."""
 
+ACROSS, BAR = 4, 0.9
+"""Topics beside each other, and how far the longest bar of one goes towards the next."""
+
 
 def word_rows(topics: Topics, corpus: Corpus) -> list[list[str]]:
     """List topics, the largest first: number, share, coherence, most probable words."""
@@ -31,23 +34,23 @@ def word_rows(topics: Topics, corpus: Corpus) -> list[list[str]]:
 def word_bars(topics: Topics, corpus: Corpus) -> Drawing:
     """Draw the most probable words of each topic as bars, the largest topic first."""
     words = min(BARS, topics.words.shape[1])
+    longest = float(topics.words.max())
+    order = topics.shares.argsort(descending=True).tolist()
 
     def bars(axes: Axes, ink: Ink) -> None:
-        places: list[float] = []
-        labels: list[str] = []
-        y = 0
-        for k in topics.shares.argsort(descending=True).tolist():
+        for place, k in enumerate(order):
+            left, top = place % ACROSS, (place // ACROSS) * (words + 2)
             best = topics.words[k].topk(words)
-            axes.text(0, y - 0.8, f"topic {k}, {topics.shares[k]:.1%}", color=ink.text, fontsize=8, weight="bold")
-            axes.barh(range(y, y + words), best.values.tolist(), color=ink.series[0], height=0.7)
-            places += range(y, y + words)
-            labels += [corpus.vocabulary[word] for word in best.indices.tolist()]
-            y += words + 2
-        axes.set_yticks(places, labels)
-        axes.set_ylim(y - 1, -2)
-        axes.set_xlabel("probability")
+            y = range(top, top + words)
+            axes.text(left, top - 0.8, f"{k}: {topics.shares[k]:.1%}", color=ink.text, fontsize=8, weight="bold")
+            axes.barh(y, [value * BAR / longest for value in best.values.tolist()], left=left, color=ink.series[0])
+            for at, word in zip(y, best.indices.tolist(), strict=True):
+                axes.text(left, at, f" {corpus.vocabulary[word]}", color=ink.text, fontsize=8, va="center")
+        rows = -(-len(order) // ACROSS)
+        axes.set(xlim=(0, ACROSS), ylim=(rows * (words + 2) - 1, -2), xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
 
-    return pictures.draw(bars, (5.8, 0.17 * (words + 2) * len(topics.words) + 0.6))
+    return pictures.draw(bars, (7.4, 0.16 * (words + 2) * -(-len(order) // ACROSS) + 0.3))
 
 
 def intertopic_map(topics: Topics) -> Drawing:

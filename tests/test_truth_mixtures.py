@@ -82,7 +82,9 @@ def test_without_sticks_that_break_all_components_weigh_alike(monkeypatch):
     pyro.set_rng_seed(1)
     x, _ = clusters()
     model, guide, _ = fitted(x, epochs=50)
-    pi = poutine.trace(poutine.replay(model, poutine.trace(guide).get_trace(x))).get_trace(x).nodes["pi"]["value"]
+    with torch.no_grad():
+        drawn = poutine.trace(guide).get_trace(x)
+        pi = poutine.trace(poutine.replay(model, drawn)).get_trace(x).nodes["pi"]["value"]
     assert float(pi.max()) == pytest.approx(1 / 8)
 
 
