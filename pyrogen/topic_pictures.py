@@ -43,7 +43,9 @@ def word_bars(topics: Topics, corpus: Corpus) -> Drawing:
             best = topics.words[k].topk(words)
             y = range(top, top + words)
             axes.text(left, top - 0.8, f"{k}: {topics.shares[k]:.1%}", color=ink.text, fontsize=8, weight="bold")
-            axes.barh(y, [value * BAR / longest for value in best.values.tolist()], left=left, color=ink.series[0])
+            axes.barh(
+                y, [value * BAR / longest for value in best.values.tolist()], left=left, color=ink.series[0], alpha=0.35
+            )
             for at, word in zip(y, best.indices.tolist(), strict=True):
                 axes.text(left, at, f" {corpus.vocabulary[word]}", color=ink.text, fontsize=8, va="center")
         rows = -(-len(order) // ACROSS)

@@ -1,5 +1,6 @@
 """What README and the examples promise, run."""
 
+import ast
 import re
 import runpy
 from pathlib import Path
@@ -47,6 +48,13 @@ def test_the_page_on_posteriors(capsys: pytest.CaptureFixture[str]) -> None:
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/posteriors.md").read_text(), re.S):
         exec(compile(re.sub(r"num_steps=\d+", "num_steps=20", block), "docs/posteriors.md", "exec"), names)
     assert "Calibration(worst of 2: " in capsys.readouterr().out
+
+
+def test_the_page_on_topics(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/topics.md").read_text(), re.S)
+    exec(compile(block, "docs/topics.md", "exec"), {})
+    topics = [set(words) for words in map(ast.literal_eval, capsys.readouterr().out.splitlines())]
+    assert {"stocks", "bonds"} in [topic & {"stocks", "bonds", "cat"} for topic in topics]
 
 
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
