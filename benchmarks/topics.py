@@ -108,7 +108,7 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "pyrogen, collapsed": Way(partial(CollapsedVB, forgetting=0.0), log_mean, 10**6, 200, 5),
+    "pyrogen, collapsed": Way(partial(CollapsedVB, forgetting=0.0), log_mean, 10**6, 300, 5),
     "pyrogen, collapsed, batches": Way(CollapsedVB, log_mean, 128, 50, 5),
     "pyrogen, natural gradient": Way(NaturalGradient, log_geometric_mean, 128, 50, 100),
 }
@@ -293,7 +293,7 @@ LEAD = (
     f"training documents. Diversity: different words among the 25 most probable of all topics. Stability: agreement "
     f"(Jaccard) of the ten most probable words of two seeds' topics, paired at best. Mean ± standard error over seeds; "
     f"one thread.\n\n"
-    f"Ours: α = η = {ALPHA}; *collapsed*: all documents in a batch, 200 passes; *batches*: of 128, 50 passes, with "
+    f"Ours: α = η = {ALPHA}; *collapsed*: all documents in a batch, 300 passes; *batches*: of 128, 50 passes, with "
     f"steps (10 + t)^-.7; *natural gradient* likewise. Peers have their default priors (scikit-learn, gensim: 1/K; lda "
     f"and tomotopy: .1, .01), or ours. Online VB of scikit-learn: 10 passes, its default, or 50; gensim: 20; lda "
     f"and tomotopy: 1,000 sweeps. Pyro's example: its program in our words, 3,000 steps; it needs documents of one "

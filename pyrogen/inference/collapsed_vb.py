@@ -47,7 +47,7 @@ class CollapsedVB(NaturalGradient):
         https://arxiv.org/abs/1305.2452
     """
 
-    def __init__(self, delay: float = 10.0, forgetting: float = 0.7, local_steps: int = 5) -> None:
+    def __init__(self, delay: float = 10.0, forgetting: float = 0.7, local_steps: int = 1) -> None:
         super().__init__(delay, forgetting)
         if local_steps < 1:
             raise ValueError(f"local_steps must be at least 1, found {local_steps}")

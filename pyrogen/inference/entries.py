@@ -88,7 +88,7 @@ def collapsed_vb(
     *,
     delay: float = 10.0,
     forgetting: float = 0.7,
-    local_steps: int = 5,
+    local_steps: int = 1,
 ) -> CollapsedVB:
     """Make collapsed variational Bayes, to order zero: natural gradients with each word left out of its own counts.
 
