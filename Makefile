@@ -81,7 +81,7 @@ bench-adversarial: data
 bench-topics: data
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet scikit-learn gensim lda tomotopy
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/topics.py --peers .venv-peers/bin/python --growth
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/topics.py --peers .venv-peers/bin/python --growth --joints
 
 bench-attribute-arithmetic: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attribute_arithmetic.py

@@ -3,21 +3,14 @@
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
 from pyrogen.evaluation.classification import accuracy, calibration_error
+from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
-from pyrogen.evaluation.topics import (
-    document_completion,
-    left_to_right,
-    log_joint,
-    npmi,
-    perplexity,
-    topic_diversity,
-    topic_stability,
-)
+from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
 
 __all__ = [
     "Arithmetic",
