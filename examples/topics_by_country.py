@@ -28,13 +28,13 @@ TOPICS = 10
 class ByCountry(CorrelatedTopicModel):
     """Weights are logistic-normal, with a mean of their own for British stories."""
 
-    def __init__(self, num_words, num_topics, num_documents):
-        super().__init__(num_words, num_topics, num_documents)
+    def __init__(self, num_words, num_topics, num_data):
+        super().__init__(num_words, num_topics, num_data)
         self.effect = nn.Parameter(torch.zeros(num_topics))
 
     def forward(self, x, is_british):
         topics = self.topics()
-        with document_plate(x, 0, self.num_documents):
+        with document_plate(x, 0, self.num_data):
             loc = self.loc + is_british[:, None] * self.effect
             z = pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=self.scale_tril()))
             pyro.sample("x", self.words(z.softmax(-1), topics), obs=x)

@@ -59,7 +59,8 @@ def to_arviz(
     Args:
         fitted: a pair ``(model, guide)`` (either fitted to anything; guides without a density, implicit ones and
             points, give no weights), a Pyro ``MCMC`` after its run, or a run of ``pyrogen train`` or its path.
-        args: the programs' arguments, observed data included; of a run, the first 50 rows of its test data are taken.
+        args: the programs' arguments, observed data included; of a run, the first 50 rows of its test data are taken
+            (10 of documents), or of its training data where there are none.
         num_samples: draws, of a guide.
         coords: plate or dimension name to coordinates.
         dims: site name to the names of its event's dimensions; a model may say so itself, by an attribute ``dims``.
@@ -114,7 +115,8 @@ def _source(
             raise UsageError(f"{run.path} holds a translation between two domains, which has no posterior to analyse")
         model, guide = load(run)
         dataset = recipe.dataset_of(run.manifest)
-        columns = dataset.eval_columns("test")
+        split = "test" if dataset.num_data("test") else "train"
+        columns = dataset.eval_columns(split)
         size = RUN_DOCUMENTS if isinstance(dataset, Corpus) else RUN_ROWS
         rows = {
             name: take(columns[name], torch.arange(min(size, len(columns[name])))).to_dense()
@@ -122,7 +124,7 @@ def _source(
         }
         known: dict[str, Sequence[Any]] = {}
         if isinstance(dataset, Corpus):
-            known = {"word": dataset.vocabulary, "document": dataset.titles["test"][:size]}
+            known = {"word": dataset.vocabulary, "document": dataset.titles.get(split, ())[:size]}
         return Source(model, guide, None), (), rows, known
     if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):
         return Source(fitted[0], fitted[1], None), args, kwargs, {}

@@ -62,7 +62,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     parser = make_parser("train", "Fit a model to data, and keep everything in a run directory.")
     parser.add_argument("--config", action="config", help="a file of settings, as --print-config prints them")
     parser.add_argument("--model", type=str, help="a model of `pyrogen list`; may come first, without --model")
-    parser.add_argument("--data", type=str, default="digits", help="a data set of `pyrogen list`, or a path")
+    parser.add_argument("--data", type=str, default=names["data"], help="a data set of `pyrogen list`, or a path")
     parser.add_argument("--data_b", type=str, default=None, help="likewise: the other domain of a translation")
     parser.add_argument("--objective", type=str, default=names["objective"], help="an objective of `pyrogen list`")
     parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/MODEL-DATA)")
@@ -123,7 +123,9 @@ def _names(given: Mapping[str, Any]) -> dict[str, str]:
     # An algorithm that is a model and an objective of one name goes by that name; else a model may have a usual one.
     usual = names["model"] if names["model"] in catalogue.names("objective") else "elbo"
     if names["model"] in catalogue.names("model"):
-        usual = getattr(catalogue.find("model", names["model"]), "objective", usual)
+        factory = catalogue.find("model", names["model"])
+        usual = getattr(factory, "objective", usual)
+        names["data"] = str(given.get("data") or getattr(factory, "data", names["data"]))
     return names | {"objective": names["objective"] or usual}
 
 

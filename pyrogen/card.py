@@ -11,6 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyrogen import evaluation, topics
+from pyrogen.counts import take
 from pyrogen.data import Batches, Corpus, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
@@ -18,13 +19,13 @@ from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.evaluation.likelihood import of_each, over
 from pyrogen.inference import Objective
 from pyrogen.parameters import first_device, modules_of
-from pyrogen.programs import simulate
+from pyrogen.programs import shared_latents, simulate
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, is_latent
 from pyrogen.spec import scaled
 from pyrogen.translation import collapse, distances, figures, translations
 
-__all__ = ["accepted_columns", "bound", "evaluate", "inspect"]
+__all__ = ["accepted_columns", "bound", "evaluate", "inspect", "learned"]
 
 
 def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
@@ -42,18 +43,32 @@ def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
     return [column for column in columns if column in parameters]
 
 
+def learned(model: Program, guide: Program | None, dataset: Dataset) -> Program:
+    """Return a model that draws with what a guide learned of latents that all data share, where there are such."""
+    if guide is None:
+        return model
+    columns, device = dataset.eval_columns("train"), first_device(model, guide)
+    names = accepted_columns(model, list(columns))
+    example = {name: take(columns[name], torch.arange(1)).to(device) for name in names}
+    with rehearsal(modules_of(model, guide).values()):
+        shares = bool(shared_latents(model, guide, **example).nodes)
+    return poutine.replay(model, trace=shared_latents(model, guide, **example)) if shares else model
+
+
 class Roles(NamedTuple):
     """What there is to measure of programs.
 
     Attributes:
         observed: at which site the model observes each column.
         has_latents: whether it has latents to integrate out.
+        shares_latents: whether these are all shared by the data, so that a datum has no bound of its own.
         is_implicit: whether its data have no density.
         has_implicit_guide: whether the guide's latents have none.
     """
 
     observed: dict[str, str]
     has_latents: bool
+    shares_latents: bool
     is_implicit: bool
     has_implicit_guide: bool
 
@@ -151,6 +166,8 @@ def _bound(
 ) -> tuple[str, Estimate]:
     if roles.has_implicit_guide:
         return "iwae", evaluation.iwae(model, guide, batches, max(num_particles, LEAST), propose=True)
+    if roles.shares_latents and guide is not None:
+        return "log_predictive", evaluation.log_predictive(model, guide, batches, max(num_particles, LEAST))
     if roles.has_latents:
         return "elbo", evaluation.elbo(model, guide, batches, num_particles)
     return "log_likelihood", evaluation.log_likelihood(model, batches)
@@ -251,6 +268,7 @@ def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Ro
         sites = poutine.trace(model).get_trace(**first).nodes
         has_implicit_guide = evaluation.lacks_density(guide, first)
     hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
+    of_data = {frame.name for site in sites.values() if is_data(site) for frame in site["cond_indep_stack"]}
     observed = {
         column: name
         for column, values in first.items()
@@ -260,6 +278,7 @@ def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Ro
     return Roles(
         observed,
         bool(hidden),
+        bool(hidden) and not any(frame.name in of_data for site in hidden for frame in site["cond_indep_stack"]),
         any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)),
         has_implicit_guide,
     )

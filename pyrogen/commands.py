@@ -16,7 +16,7 @@ from torch import Tensor
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue, pictures, topics
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
-from pyrogen.card import accepted_columns, bound, evaluate, inspect
+from pyrogen.card import accepted_columns, bound, evaluate, inspect, learned
 from pyrogen.data import Corpus, Dataset, Unpaired
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
@@ -128,7 +128,7 @@ def _drive(
         evaluate_every=recipe.training.evaluate_every or max(100, per_epoch),
         log_every=recipe.training.log_every,
         patience=recipe.training.patience,
-        per_datum=training.objective.sums_over_data,
+        per_datum=training.objective.sums_over_data and getattr(programs.model, "num_data", True),
         resume=resume,
         show_progress=True,
         track=tensorboard(run.path / "tensorboard") if options["track"] else None,
@@ -187,8 +187,10 @@ def _draws(recipe: Recipe, run: Run, programs: Programs, number: int) -> dict[st
             f"{recipe.model.name} does not draw data: it models something given them (its model has no "
             f"argument `size`). Use `pyrogen evaluate`, or call the model that pyrogen.load returns with data of yours"
         )
+    dataset = recipe.dataset_of(run.manifest)
+    assert isinstance(dataset, Dataset)
     with evaluating(*programs):
-        return simulate(programs.model, size=number)
+        return simulate(learned(*programs, dataset), size=number)
 
 
 def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:

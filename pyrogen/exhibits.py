@@ -7,7 +7,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyrogen import pictures
-from pyrogen.card import accepted_columns
+from pyrogen.card import accepted_columns, learned
 from pyrogen.data import Corpus, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.pictures import Drawing
@@ -47,6 +47,7 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
     model, guide = programs
     if isinstance(dataset, Corpus):
         return _topics(topics_of(model, guide, dataset), dataset)
+    model = learned(model, guide, dataset)
     if accepted_columns(model, ["x", "size"]) != ["x", "size"]:
         return []  # it does not generate
     split = "test" if dataset.num_data("test") else "train"
@@ -103,7 +104,7 @@ def _topics(topics: Topics, corpus: Corpus) -> list[Exhibit]:
     )
     return [
         Exhibit("topics", "Topics", bars, word_bars(topics, corpus)),
-        Exhibit("intertopic_map", "How far topics are apart", places, intertopic_map(topics)),
+        Exhibit("intertopic_map", "How far topics are apart", places, intertopic_map(topics, corpus)),
     ]
 
 

@@ -67,7 +67,7 @@ def fit(
     evaluate_every: int = 500,
     log_every: int = 20,
     patience: int | None = None,
-    per_datum: bool = False,
+    per_datum: bool | int = False,
     resume: bool = False,
     strict: bool = False,
     show_progress: bool = False,
@@ -87,7 +87,8 @@ def fit(
         inspect: returns further figures for the metrics at each validation: none, or ``spacing`` and ``coverage`` of
             draws (:func:`~pyrogen.evaluation.spacing`), which are looked at for collapse.
         patience: stop after that many validations without a better one.
-        per_datum: divide the logged loss by the rows of its batch (for programs whose plate is the batch).
+        per_datum: divide the logged loss by the rows of its batch (for programs whose plate is the batch), or by a
+            number (of data, for programs whose plate scales a batch up to all of them).
         resume: go on from the newest checkpoint of the run, if there is one.
         strict: end where an adversarial fit comes to nothing, instead of a warning.
         show_progress: draw a progress bar: on stderr, or in a notebook.
@@ -123,7 +124,7 @@ class Driver:
         evaluate_every: int,
         log_every: int,
         patience: int | None,
-        per_datum: bool,
+        per_datum: bool | int,
         strict: bool,
         track: Track | None,
     ) -> None:
@@ -193,7 +194,10 @@ class Driver:
         return Outcome(self.run, self.index, self.best, reason, exit_code, self.figure)
 
     def _log(self, step: Step, bar: Any) -> None:
-        values = {"loss": float(step.loss) / (step.rows if self.per_datum else 1), "grad_norm": float(step.grad_norm)}
+        values = {
+            "loss": float(step.loss) / (step.rows if self.per_datum is True else self.per_datum or 1),
+            "grad_norm": float(step.grad_norm),
+        }
         for name in ("critic_loss", "critic_grad_norm"):
             if (value := getattr(step, name)) is not None:
                 values[name] = float(value)

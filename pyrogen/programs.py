@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
+from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, Generating, Program, is_enumerated, or_nothing, sample_sites
+from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_enumerated, is_latent, or_nothing, sample_sites
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
-__all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "simulate"]
+__all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "shared_latents", "simulate"]
 
 
 def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -40,6 +41,23 @@ def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         for name, site in trace.nodes.items()
         if site["type"] == "sample" and not site_is_subsample(site) and not isinstance(site["fn"], Unit)
     }
+
+
+def shared_latents(model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Trace:
+    """Draw from the guide, and keep the latents that lie in no plate of the data: those that all data share.
+
+    Returns:
+        A trace of these sites alone, to replay the model with: its data are then drawn as they were learned, and not
+        with new draws of the prior.
+    """
+    drawn = poutine.trace(or_nothing(guide)).get_trace(*args, **kwargs)
+    sites = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args, **kwargs).nodes.values()
+    of_data = {frame.name for site in sites if is_data(site) for frame in site["cond_indep_stack"]}
+    kept = Trace()
+    for name, site in drawn.nodes.items():
+        if is_latent(site) and not any(frame.name in of_data for frame in site["cond_indep_stack"]):
+            kept.nodes[name] = site
+    return kept
 
 
 class Importance(NamedTuple):

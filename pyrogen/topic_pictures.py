@@ -55,7 +55,7 @@ def word_bars(topics: Topics, corpus: Corpus) -> Drawing:
     return pictures.draw(bars, (7.4, 0.16 * (words + 2) * -(-len(order) // ACROSS) + 0.3))
 
 
-def intertopic_map(topics: Topics) -> Drawing:
+def intertopic_map(topics: Topics, corpus: Corpus) -> Drawing:
     """Place topics by how far apart their words are (Jensen-Shannon distance), as large as their shares."""
     distances = squareform(pdist(topics.words.double().numpy(), "jensenshannon"))
     places = MDS(2, metric="precomputed", n_init=4, init="random", random_state=0).fit_transform(
@@ -67,8 +67,10 @@ def intertopic_map(topics: Topics) -> Drawing:
             places[:, 0], places[:, 1], s=4000 * topics.shares.numpy(), color=ink.series[0], alpha=0.35, linewidths=0
         )
         for k, (a, b) in enumerate(places):
-            axes.text(a, b, str(k), color=ink.text, ha="center", va="center", fontsize=9)
+            word = corpus.vocabulary[int(topics.words[k].argmax())]
+            axes.text(a, b, f"{k}\n{word}", color=ink.text, ha="center", va="center", fontsize=8)
         axes.margins(0.2)
         axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
 
     return pictures.draw(circles, (5.8, 4.6))

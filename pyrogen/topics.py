@@ -12,7 +12,7 @@ from pyrogen.data import Batches, Corpus
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.evaluation.topics import Means
 from pyrogen.parameters import first_device
-from pyrogen.programs import simulate
+from pyrogen.programs import shared_latents, simulate
 from pyrogen.sites import Program, or_nothing
 
 __all__ = ["Topics", "completion", "draws", "figures", "topics_of"]
@@ -63,12 +63,15 @@ def figures(
     train = corpus.eval_columns("train")["x"]
     top = min(10, topics.shape[1])
     coherence = evaluation.npmi(topics, train, top)
+    several = min(25, max(1, topics.shape[1] // len(topics)))  # as many as can all be different
     stderr = float(coherence.std() / len(coherence) ** 0.5)
     return {
         "completion_log_likelihood": completed,
         "perplexity": evaluation.perplexity(completed),
         "npmi": Estimate(float(coherence.mean()), stderr, f"mean over topics, top {top} words"),
-        "topic_diversity": Estimate(evaluation.topic_diversity(topics), None, "share of the top 25 words"),
+        "topic_diversity": Estimate(
+            evaluation.topic_diversity(topics, several), None, f"share of the top {several} words"
+        ),
     }
 
 
@@ -76,6 +79,4 @@ def draws(model: Program, guide: Program | None, corpus: Corpus, size: int) -> d
     """Draw documents with the topics that were learned, and not with new ones of the prior."""
     x = take(corpus.eval_columns("train")["x"], torch.arange(1)).to(first_device(model, guide))
     with evaluating(model, guide):
-        shared = poutine.trace(or_nothing(guide)).get_trace(x=x).nodes
-        known = {"phi": shared["phi"]["value"]} if "phi" in shared else {}
-        return simulate(poutine.condition(model, data=known), size=size)
+        return simulate(poutine.replay(model, trace=shared_latents(model, guide, x=x)), size=size)

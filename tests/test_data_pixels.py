@@ -148,6 +148,6 @@ def test_a_data_set_travels_to_another_process(raw):
 
 
 def test_spec_of_digits(raw):
-    assert raw.spec == DataSpec((1, 8, 8), "levels", levels=17, num_classes=10, name="digits")
+    assert raw.spec == DataSpec((1, 8, 8), "levels", levels=17, num_classes=10, name="digits", num_data=1437)
     assert raw.train["x"].dtype == torch.uint8
     assert sum(len(raw.split(s)["x"]) for s in ("train", "validation", "test")) == 1797

@@ -72,9 +72,10 @@ def test_documents_are_drawn_with_the_topics_that_were_learned(capsys, trained):
         x = found["x"]
         assert x.shape == (50, 16)
         assert (x.sum(1) == 100).all()
-    # Documents of one kind hold words of that kind alone; a prior's topics would mix all.
-    sizes = np.sort((x > 0).sum(1))
-    assert sizes[0] <= 9
+        phi = found["phi"]
+    best = [set(np.argsort(-topic)[:8]) for topic in phi]
+    assert best[0] | best[1] == set(range(16))  # each kind's eight words: what was learned, and no draw of the prior
+    assert (phi.max(1) < 0.25).all()
 
 
 def test_a_run_goes_on_as_if_it_had_not_stopped(capsys, texts, tmp_path):
@@ -159,3 +160,48 @@ def test_a_graph_of_sparse_counts_is_not_compiled_and_says_so(capsys, texts, tmp
     assert code == 0
     assert "warning: not compiled" in said
     assert "sparse" in said
+
+
+def test_components_of_a_mixture_are_trained_measured_and_drawn_as_they_were_learned(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    words = ["--data", "iris", "--components", "6", "--steps", "300", "--learning-rate", "0.03", "--out", out, *QUIET]
+    assert pyrogen(capsys, "train", "dirichlet-process-mixture", *words)[0] == 0
+    code, found, _ = pyrogen(capsys, "evaluate", out, "--json")
+    assert code == 0
+    assert (
+        json.loads(found)["metrics"]["log_predictive"]["value"] > -5.0
+    )  # a normal of the training data has about -4.6
+    assert pyrogen(capsys, "report", out)[0] == 0
+    assert pyrogen(capsys, "sample", out, "-n", "200", "--out", str(tmp_path / "s.npz"))[0] == 0
+    with np.load(tmp_path / "s.npz") as drawn:
+        assert np.abs(drawn["x"].mean(0)).max() < 0.5  # the data are standardised; draws of the prior are far away
+        assert drawn["x"].std(0).max() < 2.0
+
+
+def test_nothing_held_out_is_no_reason_for_no_report(capsys, texts, tmp_path):
+    out = str(tmp_path / "run")
+    words = ["--data", str(texts), "--topics", "2", "--steps", "3", "--validation", "0", "--test", "0", *QUIET]
+    assert pyrogen(capsys, "train", "lda", *words, "--out", out)[0] == 0
+    assert pyrogen(capsys, "report", out)[0] == 0
+
+
+def test_the_loss_is_per_document_whatever_the_batch(capsys, texts, tmp_path):
+    losses = []
+    for size in ("48", "20"):
+        words = [
+            "--data",
+            str(texts),
+            "--topics",
+            "2",
+            "--steps",
+            "12",
+            "--batch-size",
+            size,
+            "--log-every",
+            "1",
+            *QUIET,
+        ]
+        pyrogen(capsys, "train", "lda", *words, "--out", str(tmp_path / size))
+        rows = [row["loss"] for row in Run.open(tmp_path / size).metrics() if row.get("loss") is not None]
+        losses.append(max(rows) / min(rows))
+    assert losses[1] < 1.5 * losses[0]

@@ -24,7 +24,7 @@ from pyrogen.distributions import BagOfWords, TopicMixture
 from pyrogen.errors import ProgramError
 from pyrogen.evaluation.topics import halves
 from pyrogen.inference import ELBO, CollapsedVB, NaturalGradient, train
-from pyrogen.models import LDA, CorrelatedTopicModel, DirichletEncoder, MeanField, NormalEncoder, PointTopics
+from pyrogen.models import LDA, CorrelatedTopicModel, DirichletEncoder, MeanField, NormalEncoder, PointTopics, ProdLDA
 from pyrogen.models.coordinate_ascent import local_optimum, log_geometric_mean, log_mean
 from pyrogen.models.topic_entries import lda, prodlda
 from pyrogen.nn import BagOfWordsMLP
@@ -37,7 +37,7 @@ def sgd(parameters):
 
 
 def small_lda() -> LDA:
-    return LDA(num_words=3, num_topics=2, num_documents=3, alpha=T.alpha, eta=T.eta)
+    return LDA(num_words=3, num_topics=2, num_data=3, alpha=T.alpha, eta=T.eta)
 
 
 class Prior:
@@ -283,7 +283,7 @@ def test_batches_stand_for_all_documents():
 
 @pytest.mark.usefixtures("double")
 def test_without_the_scale_of_batches_counts_are_too_low(monkeypatch):
-    def unscaled(x, size, num_documents):
+    def unscaled(x, size, num_data):
         return pyro.plate("document", size if x is None else len(x))
 
     monkeypatch.setattr(pyrogen.models.topic_model, "document_plate", unscaled)
@@ -594,3 +594,174 @@ def test_counts_of_gensim_and_of_scipy_make_one_corpus():
         from_counts(counts, ["a", "b", "c"], validation=0.0, test=0.0) for counts in (dense, csr_matrix(dense), pairs)
     ]
     assert len({corpus.fingerprint() for corpus in made}) == 1
+
+
+# What an audit found that could go unseen
+
+
+@pytest.mark.usefixtures("double")
+def test_batches_stand_for_all_documents_in_collapsed_steps_too():
+    """Twice the same documents: a batch of the one half has the target of both."""
+    x = documents(8, 6)
+    both = torch.cat([x, x])
+    model = LDA(6, 3, 16, alpha=0.4, eta=0.2)
+    guide = MeanField(model, log_mean)
+    targets = []
+    for batch in (x, both):
+        guide.concentration.grad = None
+        CollapsedVB(forgetting=0.0)(model, guide, batch).backward()
+        targets.append(guide.concentration.detach() - guide.concentration.grad)
+    assert torch.allclose(*targets, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_collapsed_loss_is_of_each_word_given_all_others():
+    """With one topic, that is Polya's urn: (count of the word among the others + eta) / (all others + V eta)."""
+    x = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
+    model = LDA(3, 1, 2, alpha=0.4, eta=0.2)
+    guide = MeanField(model, log_mean)
+    guide.concentration.data = (x.sum(0) + 0.2)[None]
+    loss = float(CollapsedVB()(model, guide, x).detach())
+    totals = x.sum(0)
+    expected = -float((x * ((totals - 1 + 0.2) / (totals.sum() - 1 + 0.6)).log()).sum())
+    assert loss == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("objective", [NaturalGradient, CollapsedVB])
+def test_steps_have_the_sizes_of_their_schedule(objective):
+    x = documents(8, 6)
+    model = LDA(6, 3, 8, alpha=0.4, eta=0.2)
+    guide = MeanField(model, log_mean)
+    learner, full = objective(delay=3.0, forgetting=0.6), objective(forgetting=0.0)
+    for t in range(3):
+        pulls = []
+        for each in (learner, full):
+            guide.concentration.grad = None
+            each(model, guide, x).backward()
+            pulls.append(guide.concentration.grad.clone())
+        assert torch.allclose(pulls[0], (3.0 + t) ** -0.6 * pulls[1], rtol=1e-9)
+        learner.after_step("programs")
+
+
+@pytest.mark.usefixtures("double")
+def test_a_plate_that_scales_topics_is_taken_off():
+    x = documents(4, 5)
+    concentration = nn.Parameter(torch.rand(2, 5) + 1)
+
+    def topics(fn):
+        with pyro.plate("topic", 6, subsample=torch.arange(2)):  # two of six
+            return pyro.sample("phi", fn)
+
+    def model(x):
+        phi = topics(dist.Dirichlet(torch.full((5,), 0.3)))
+        with pyro.plate("document", 4):
+            pyro.sample("x", TopicMixture(torch.full((4, 2), 0.5), phi), obs=x)
+
+    def guide(x):
+        topics(dist.Dirichlet(concentration))
+
+    NaturalGradient(forgetting=0.0)(model, guide, x).backward()
+    target = concentration.detach() - concentration.grad
+    assert float(target.sum()) == pytest.approx(float(x.sum()) / 3 + 0.3 * 10, rel=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_the_error_of_a_completion_is_that_of_a_ratio_over_documents():
+    x = documents(400, 9)
+    model = LDA(9, 3, 400, alpha=0.4, eta=0.2)
+    guide = MeanField(model)
+    found = [evaluation.document_completion(model, guide, [{"x": part}], seed=i) for i, part in enumerate(x.chunk(20))]
+    spread = torch.tensor([estimate.value for estimate in found]).std()
+    typical = sum(estimate.stderr for estimate in found) / 20
+    assert 0.5 < float(spread) / typical < 2.0
+
+
+def test_draws_of_latents_are_averaged_as_probabilities():
+    """A guide that is either here or there: the mean of probabilities, not of their logarithms."""
+
+    def model(x):
+        with pyro.plate("document", len(x)):
+            z = pyro.sample("z", dist.Bernoulli(torch.full((len(x),), 0.5)))
+            p = torch.where(z[..., None] > 0, torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.9]))
+            pyro.sample("x", BagOfWords(p.log()), obs=x)
+
+    def guide(x):
+        with pyro.plate("document", len(x)):
+            pyro.sample("z", dist.Bernoulli(torch.full((len(x),), 0.5)))
+
+    found = evaluation.document_completion(model, guide, [{"x": torch.full((50, 2), 4.0)}], num_particles=400)
+    assert found.value == pytest.approx(math.log(0.5), abs=0.02)
+
+
+def test_halves_are_cut_at_random_and_alike_in_batches_of_any_size():
+    x = torch.full((300, 2), 3.0)
+    first, _ = halves(x, torch.Generator().manual_seed(0))
+    assert len(first.to_dense().unique(dim=0)) > 2
+    model = LDA(2, 2, 300)
+    guide = MeanField(model)
+    values = [
+        evaluation.document_completion(model, guide, [{"x": part} for part in x.split(size)]).value
+        for size in (300, 7, 1)
+    ]
+    assert values == pytest.approx([values[0]] * 3, rel=1e-4)
+
+
+def test_a_guide_without_a_latent_completes_nothing():
+    model = LDA(9, 3, 20)
+    with pytest.raises(ProgramError, match="missing in the guide"):
+        evaluation.document_completion(model, None, [{"x": documents(4, 9)}])
+
+
+def test_prodlda_s_prior_is_laplace_s_approximation():
+    """In the softmax basis, -d2 log p of Dirichlet(alpha) at its mode is alpha K (p - p p^T) with p = 1 / K."""
+    alpha, k = 0.7, 5
+    p = torch.full((k,), 1 / k, dtype=torch.float64)
+    precision = alpha * k * (torch.diag(p) - torch.outer(p, p))
+    variance = torch.linalg.pinv(precision).diagonal()[0]  # of logits that add up to zero
+    assert ProdLDA(7, k, 10, alpha).scale ** 2 == pytest.approx(float(variance), rel=1e-9)
+
+
+def test_a_batch_of_one_document_has_no_variance_and_is_normalised_by_all():
+    model = ProdLDA(7, 3, 10).train()
+    assert model(torch.ones(1, 7)).shape == (1, 7)
+
+
+@pytest.mark.usefixtures("double")
+def test_many_particles_estimate_the_evidence_as_well_as_one():
+    """Averaged word by word, particles would be biased upwards, however many there are."""
+    alpha = torch.full((2,), 0.1)
+    x = torch.tensor([[3.0, 1.0, 2.0]])
+    one = torch.cat([evaluation.left_to_right(x, T.phi, alpha, 1) for _ in range(800)])
+    many = torch.cat([evaluation.left_to_right(x, T.phi, alpha, 20) for _ in range(40)])
+    (a, error_a), (b, error_b) = estimated(one), estimated(many)
+    assert abs(a - b) < 4.5 * math.hypot(error_a, error_b)
+
+
+def test_a_word_that_no_topic_has_is_impossible():
+    assert (
+        evaluation.left_to_right(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.ones(1)).item()
+        == -math.inf
+    )
+
+
+def test_a_word_that_no_document_has_is_in_no_coherence():
+    topics = torch.tensor([[0.5, 0.3, 0.2]])
+    found = evaluation.npmi(topics, torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]]), top=3)
+    assert bool(found.isfinite().all())
+
+
+def test_words_that_are_absent_have_no_gradient():
+    weights = torch.tensor([[0.5, 0.5]], requires_grad=True)
+    topics = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    TopicMixture(weights, topics).log_prob(torch.tensor([[2.0, 0.0]])).sum().backward()
+    assert bool(weights.grad.isfinite().all())
+    assert bool(topics.grad.isfinite().all())
+
+
+def test_small_concentrations_do_not_underflow():
+    x = torch.eye(6)
+    model = LDA(6, 2, 6, alpha=0.1, eta=0.001)
+    guide = MeanField(model)
+    for step in train(NaturalGradient(delay=1.0), model, guide, Batches({"x": x}, 1), sgd, num_steps=30):
+        assert bool(step.loss.isfinite())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, issparse
+from scipy.sparse import coo_array, csc_array, csr_array, issparse
 from sklearn.feature_extraction.text import CountVectorizer
 from torch import Tensor
 
@@ -20,7 +20,19 @@ from pyrogen.data.splits import split
 from pyrogen.errors import DataError, UsageError
 from pyrogen.spec import DataSpec
 
-__all__ = ["Corpus", "Pruning", "from_counts", "from_text", "read_counts", "read_text_folder", "to_tensor"]
+__all__ = [
+    "Corpus",
+    "Pruning",
+    "checked_words",
+    "from_counts",
+    "from_text",
+    "read_counts",
+    "read_text_folder",
+    "to_tensor",
+]
+
+LAYOUTS = {b"csr": csr_array, b"csc": csc_array}
+"""How a sparse matrix is read, by what its file says of it."""
 
 WORD = r"(?u)\b[^\W\d_][^\W\d_']*[^\W\d_]\b"
 """A word has two letters or more, and no digits."""
@@ -121,13 +133,13 @@ def from_counts(
         corpus: 1 train + 0 validation + 1 test documents, 2 words, 4 tokens
     """
     where = where or name
-    matrix = _matrix(counts, where)
-    words = _words(vocabulary, matrix.shape[1], where)
+    matrix = checked(counts, where)
+    words = checked_words(vocabulary, matrix.shape[1], where)
     columns = pruning.kept(matrix)
     pruned = csr_array(matrix[:, columns])
     full = np.flatnonzero(pruned.sum(1) > 0)
     if not len(full):
-        raise DataError(f"{where}: no words are left; prune less: {pruning}")
+        raise DataError(f"{where}: no words are left of {matrix.shape[1]:,}, pruned by {pruning}")
     left_out = []
     if len(columns) < matrix.shape[1]:
         left_out.append(f"{matrix.shape[1] - len(columns):,} of {matrix.shape[1]:,} words pruned")
@@ -145,7 +157,7 @@ def from_counts(
         {"x": parts["train"]["x"]},
         {"x": parts["validation"]["x"]},
         {"x": parts["test"]["x"]},
-        DataSpec(spec.shape, "counts", name=name, num_data=cut.num_data("train")),
+        cut.spec,
         vocabulary=tuple(words[column] for column in columns),
         titles={part: tuple(named[row] for row in parts[part]["row"].tolist()) for part in SPLITS},
         note=", ".join(left_out),
@@ -193,28 +205,40 @@ def read_text_folder(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def read_counts(path: Path) -> tuple[csr_array, list[str] | None]:
-    """Read a bag of words as ``scipy.sparse.save_npz`` writes it, with an array ``vocabulary`` beside it or without.
+    """Read a bag of words, as ``scipy.sparse.save_npz`` writes it, with an array ``vocabulary`` beside it or without.
 
     Raises:
         DataError: where the file is damaged, or holds another format than CSR.
     """
     found = read_members(path)
     missing = {"data", "indices", "indptr", "shape"} - set(found)
-    if missing or bytes(found.get("format", np.array(b"csr")).item()) != b"csr":
-        raise DataError(
-            f"{path}: not a CSR matrix as scipy.sparse.save_npz writes it (missing: {sorted(missing) or 'nothing'}). "
-            f"Save matrix.tocsr()"
-        )
+    layout = bytes(found.get("format", np.array(b"csr")).item())
+    if missing or layout not in LAYOUTS:
+        raise DataError(f"{path}: not a CSR or CSC matrix as scipy.sparse.save_npz writes it. Save matrix.tocsr()")
     try:
-        matrix = csr_array((found["data"], found["indices"], found["indptr"]), shape=tuple(found["shape"].tolist()))
+        parts = (found["data"], found["indices"], found["indptr"])
+        matrix = LAYOUTS[layout](parts, shape=tuple(found["shape"].tolist()))
         matrix.check_format(full_check=True)
+        matrix = csr_array(matrix)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: not a CSR matrix ({error}). Save it again") from error
+        raise DataError(f"{path}: not a sparse matrix ({error}). Save it again") from error
+    matrix = checked(matrix, str(path))
     return matrix, None if "vocabulary" not in found else [str(word) for word in found["vocabulary"].tolist()]
 
 
-def _matrix(counts: Any, where: str) -> csr_array:
-    if issparse(counts) or isinstance(counts, np.ndarray | csr_array):
+def checked(counts: Any, where: str) -> csr_array:
+    """Return counts as a CSR matrix without zeros and duplicates.
+
+    Raises:
+        DataError: where they are negative or no whole numbers, or there are none.
+    """
+    if isinstance(counts, Tensor):
+        counts = counts.to_dense().numpy()
+    if hasattr(counts, "to_numpy"):  # a table of pandas
+        counts = counts.to_numpy()
+    if issparse(counts) or isinstance(counts, np.ndarray):
+        if counts.ndim != 2:
+            raise DataError(f"{where}: counts of shape {counts.shape}; expected a row for each document")
         matrix = csr_array(counts)
     else:
         matrix = _of_pairs(counts, where)
@@ -255,12 +279,28 @@ def _of_pairs(counts: Iterable[Any], where: str) -> csr_array:
     return csr_array(coo_array((values, (rows, columns)), shape=(documents, max(columns, default=-1) + 1)))
 
 
-def _words(vocabulary: Any, size: int, where: str) -> list[str]:
+def checked_words(vocabulary: Any, size: int, where: str) -> list[str]:
+    """Return the words of as many columns; numbers where there is no vocabulary.
+
+    Raises:
+        DataError: where there are too few, or one is there twice.
+    """
     if vocabulary is None:
         return [str(number) for number in range(size)]
-    words = [str(vocabulary[number]) for number in range(len(vocabulary))]
+    if isinstance(vocabulary, Mapping) and all(isinstance(word, str) for word in vocabulary):
+        vocabulary = sorted(vocabulary, key=lambda word: int(vocabulary[word]))  # of scikit-learn: word -> column
+    try:
+        words = [str(vocabulary[number]) for number in range(len(vocabulary))]
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{where}: the vocabulary must be the words in the order of the columns ({error!r}). Of a CountVectorizer, "
+            f"give get_feature_names_out(); call compactify() of a dictionary of gensim's"
+        ) from error
     if len(words) < size:
-        raise DataError(f"{where}: {len(words):,} words for {size:,} columns of counts")
+        raise DataError(
+            f"{where}: {len(words):,} words for {size:,} columns of counts (a dictionary of gensim's with gaps needs "
+            f"compactify())"
+        )
     if len(set(words)) < len(words):
         raise DataError(f"{where}: the word {Counter(words).most_common(1)[0][0]!r} is in the vocabulary twice")
     return words[:size]

@@ -6,12 +6,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
+from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from pyrogen.counts import take
+from pyrogen.counts import parts, take
 from pyrogen.data.arrays import member_names, read_members
 from pyrogen.data.batches import Batches
-from pyrogen.data.corpus import Corpus, read_counts, to_tensor
+from pyrogen.data.corpus import Corpus, checked_words, read_counts, to_tensor
 from pyrogen.data.splits import num_rows, own_generator
 from pyrogen.errors import DataError
 from pyrogen.spec import DataSpec
@@ -24,15 +25,16 @@ VOCABULARY = "vocabulary.txt"
 class ShardBatches:
     """Iterate over batches ``{"x": ...}`` of documents, one file after another.
 
-    Files, and the documents within each, are in an order of the *global* generator of torch, drawn when they are
-    needed; a batch is of one file.
+    The order of files, and a seed for the order of documents within each, are drawn from the *global* generator of
+    torch when the epoch begins, for the reason that :class:`~pyrogen.data.Batches` gives. What a file has left for no
+    full batch goes into the next one with documents of the next file: all documents weigh alike.
 
     Args:
         paths: the files.
         sizes: how many documents each has.
         batch_size: documents a batch.
         shuffle: draw a new order in every epoch.
-        drop_last: leave out batches that are not full.
+        drop_last: leave out a last batch that is not full.
     """
 
     def __init__(
@@ -48,18 +50,33 @@ class ShardBatches:
         self.num_data = sum(sizes)
 
     def __len__(self) -> int:
-        return sum(size // self.batch_size if self.drop_last else -(-size // self.batch_size) for size in self.sizes)
+        full, rest = divmod(self.num_data, self.batch_size)
+        return full + (1 if rest and not self.drop_last else 0)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        draw = torch.randperm if self.shuffle else torch.arange
-        for i in draw(len(self.paths), device="cpu").tolist():
-            x = to_tensor(read_counts(self.paths[i])[0])
-            if len(x) != self.sizes[i]:
-                raise DataError(f"{self.paths[i]}: {len(x)} documents, and {self.sizes[i]} when it was first read")
-            order = draw(len(x), device="cpu")
-            for rows in order.split(self.batch_size):
-                if len(rows) == self.batch_size or not self.drop_last:
-                    yield {"x": take(x, rows)}
+        count = len(self.paths)
+        order = (torch.randperm if self.shuffle else torch.arange)(count, device="cpu").tolist()
+        seeds = torch.randint(2**62, (count,), device="cpu").tolist() if self.shuffle else [None] * count
+        rest: csr_array | None = None
+        for i, seed in zip(order, seeds, strict=True):
+            counts = self._read(i)
+            if seed is not None:
+                generator = torch.Generator().manual_seed(seed)
+                counts = counts[torch.randperm(counts.shape[0], generator=generator).numpy()]
+            if rest is not None:
+                counts = csr_array(vstack([rest, counts]))
+            full = counts.shape[0] - counts.shape[0] % self.batch_size
+            for start in range(0, full, self.batch_size):
+                yield {"x": to_tensor(counts[start : start + self.batch_size])}
+            rest = counts[full:] if full < counts.shape[0] else None
+        if rest is not None and not self.drop_last:
+            yield {"x": to_tensor(rest)}
+
+    def _read(self, i: int) -> csr_array:
+        counts, _ = read_counts(self.paths[i])
+        if counts.shape[0] != self.sizes[i]:
+            raise DataError(f"{self.paths[i]}: {counts.shape[0]} documents, and {self.sizes[i]} when it was first read")
+        return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +114,7 @@ class ShardedCorpus(Corpus):
         return (
             f"{self.name}: {self.num_data('train'):,} train + {self.num_data('validation'):,} validation + "
             f"{self.num_data('test'):,} test documents, {len(self.vocabulary):,} words, training documents in "
-            f"{len(self.paths):,} files"
+            f"{len(self.paths):,} file{'s' if len(self.paths) > 1 else ''}{f'; {self.note}' if self.note else ''}"
         )
 
     def fingerprint(self) -> str:
@@ -108,7 +125,8 @@ class ShardedCorpus(Corpus):
                 while block := file.read(2**20):
                     digest.update(block)
         for split in ("validation", "test"):
-            digest.update(self.split(split)["x"].values().numpy().tobytes())
+            for part in parts(self.split(split)["x"]):
+                digest.update(part.numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -126,7 +144,8 @@ def read_shards(folder: Path, *, name: str, validation: float = 0.1, test: float
         DataError: where there is one file alone, or files do not fit the vocabulary.
     """
     paths = sorted(folder.glob("*.npz"))
-    vocabulary = tuple((folder / VOCABULARY).read_text(encoding="utf-8").split())
+    lines = (folder / VOCABULARY).read_text(encoding="utf-8").splitlines()
+    vocabulary = tuple(checked_words([line.strip() for line in lines], len(lines), str(folder / VOCABULARY)))
     if len(paths) < 2:
         raise DataError(f"{folder}: one file of counts; expected two or more, the last of which is held out")
     sizes = [_size(path, len(vocabulary)) for path in paths]
@@ -134,6 +153,7 @@ def read_shards(folder: Path, *, name: str, validation: float = 0.1, test: float
     order = torch.randperm(len(last), generator=own_generator(seed, "split"), device="cpu")
     held_out, tested = num_rows("validation", validation, len(last)), num_rows("test", test, len(last))
     spec = DataSpec((len(vocabulary),), "counts", name=name, num_data=sum(sizes[:-1]))
+    left = max(0, len(last) - held_out - tested)
     rows = {"validation": order[:held_out], "test": order[held_out : held_out + tested]}
     return ShardedCorpus(
         name,
@@ -142,6 +162,7 @@ def read_shards(folder: Path, *, name: str, validation: float = 0.1, test: float
         {"x": take(last, rows["test"])},
         spec,
         vocabulary=vocabulary,
+        note=f"{left:,} documents of {paths[-1].name} are left out" if left else "",
         titles={split: tuple(f"{paths[-1].stem}, {row}" for row in of.tolist()) for split, of in rows.items()},
         paths=tuple(paths[:-1]),
         sizes=tuple(sizes[:-1]),

@@ -218,7 +218,7 @@ def has_words(path: Path) -> bool:
     if path.is_dir():
         has_others = holds_images(path) or find_idx_folder(path) is not None
         return is_sharded(path) or (not has_others and any(path.rglob("*.txt")))
-    return path.suffix.lower() == ".npz" and "indptr" in member_names(path)
+    return path.suffix.lower() == ".npz" and {"shape", "data"} <= set(member_names(path))  # a sparse matrix
 
 
 def check_left_out(path: Path, kind: str, **settings: Any) -> None:
@@ -253,7 +253,10 @@ def find_reader(path: Path) -> Callable[..., Mapping[str, NDArray[Any]]]:
         if holds_images(path):
             return read_image_folder
         inside = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
-        raise DataError(f"{path}: found {inside}; expected images, sub-folders of images, .txt files, or IDX files")
+        raise DataError(
+            f"{path}: found {inside}; expected images, sub-folders of images, .txt files, IDX files, or .npz files "
+            f"with a vocabulary.txt"
+        )
     if path.suffix.lower() in (".npy", ".npz"):
         return read_arrays
     if "ubyte" in path.name or ".idx" in path.name:

@@ -72,6 +72,7 @@ def split(
     order = torch.randperm(total, generator=own_generator(seed, "split"), device="cpu")
     parts = torch.split(order, [num_train, num_validation, num_test])
     train, held_out, tested = ({key: take(column, rows) for key, column in columns.items()} for rows in parts)
+    spec = replace(spec, num_data=num_train)
     return Dataset(name, train, held_out, tested if given_test is None else dict(given_test), spec)
 
 

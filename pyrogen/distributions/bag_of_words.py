@@ -54,9 +54,9 @@ class BagOfWords(TorchDistribution):
         """Draw documents, shape ``sample_shape + batch_shape + (words,)``."""
         return Multinomial(self.length, probs=self.every_word().exp(), validate_args=False).sample(Size(sample_shape))
 
-    def every_word(self) -> Tensor:
-        """Return the log-probability of each word, shape ``batch_shape + (words,)``."""
-        return self.log_probs
+    def every_word(self, wanted: Tensor | None = None) -> Tensor:
+        """Return the log-probability of each word, shape ``batch_shape + (words,)``; 0 where it is not wanted."""
+        return self.log_probs if wanted is None else self.log_probs.where(wanted, 0.0)
 
     def stored_words(self, x: Tensor) -> Tensor:
         """Return the log-probability of each entry of a CSR tensor, shape ``batch_shape[:-1] + (entries,)``."""
@@ -70,7 +70,7 @@ class BagOfWords(TorchDistribution):
             ProgramError: where a CSR tensor does not have as many rows or columns as there are documents or words.
         """
         if not is_csr(value):
-            return (value * self.every_word().masked_fill(value == 0, 0.0)).sum(-1)
+            return (value * self.every_word(value > 0)).sum(-1)
         if value.shape != (*self.batch_shape[-1:], *self.event_shape):
             raise ProgramError(
                 f"counts of shape {tuple(value.shape)} where there are {tuple(self.batch_shape[-1:])} documents and "
@@ -111,8 +111,9 @@ class TopicMixture(BagOfWords):
         TopicMixture.__init__(new, self.weights.expand(*batch_shape, -1), topics, self.length)
         return new
 
-    def every_word(self) -> Tensor:
-        return (self.weights @ self.topics).log()
+    def every_word(self, wanted: Tensor | None = None) -> Tensor:
+        p = self.weights @ self.topics
+        return (p if wanted is None else p.where(wanted, 1.0)).log()
 
     def stored_words(self, x: Tensor) -> Tensor:
         found = entries(x)

@@ -8,6 +8,7 @@ from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
+from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
@@ -33,6 +34,7 @@ __all__ = [
     "left_to_right",
     "log_joint",
     "log_likelihood",
+    "log_predictive",
     "mean",
     "mode_coverage",
     "moment_proposal",

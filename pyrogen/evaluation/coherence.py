@@ -15,8 +15,9 @@ def npmi(topics: Tensor, documents: Tensor, top: int = 10) -> Tensor:
     .. math::
         \binom{T}{2}^{-1} \sum_{i<j} \log \frac{p(v_i, v_j)}{p(v_i) \, p(v_j)} \Big/ \bigl(-\log p(v_i, v_j)\bigr)
 
-    with probabilities the shares of documents that hold words. It is 1 for words that always come together, 0 for
-    independent ones, and near -1 for words that never do. It equals gensim's ``c_npmi`` with documents for windows.
+    with probabilities the shares of documents that hold words. It is 1 for words that always come together (unless they
+    are in every document), 0 for independent ones, and near -1 for words that never do; a word that no document has
+    scores 0 with any other. It equals gensim's ``c_npmi`` with documents for windows.
 
     Args:
         topics: probabilities of words, ``(topics, words)``.
@@ -47,7 +48,8 @@ def npmi(topics: Tensor, documents: Tensor, top: int = 10) -> Tensor:
     together = holds.T @ holds / len(holds)
     share = together.diagonal()
     joint = together + TINY
-    measure = (joint / (share[:, None] * share)).log() / -joint.log()
+    expected = share[:, None] * share
+    measure = torch.where(expected > 0, (joint / expected.clamp(min=TINY**2)).log() / -joint.log(), 0.0)
     pairs = torch.triu_indices(top, top, 1)
     at = place[best]
     return measure[at[:, pairs[0]], at[:, pairs[1]]].mean(-1)
@@ -84,12 +86,13 @@ def topic_stability(topics: Tensor, others: Tensor, top: int = 10) -> Tensor:
         top: the size of the sets.
 
     Returns:
-        One number for each of ``topics``, in [0, 1].
+        One number for each pair, as many as the fit with fewer topics has, in [0, 1].
 
     Example:
         >>> topic_stability(torch.eye(3), torch.eye(3)[[2, 0, 1]], top=1)
         tensor([1., 1., 1.], dtype=torch.float64)
     """
+    top = min(top, topics.shape[-1])
     a, b = (
         torch.zeros_like(t, dtype=torch.float64).scatter(-1, t.topk(top, -1).indices, 1.0) for t in (topics, others)
     )

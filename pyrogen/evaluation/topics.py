@@ -1,6 +1,7 @@
 """Likelihoods of topic models: of the rest of a document, of words in their order, of words and their topics."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import log
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pyrogen.distributions import BagOfWords
 from pyrogen.errors import DataError, ProgramError
 from pyrogen.evaluation.estimate import Estimate
 from pyrogen.evaluation.likelihood import of_each
+from pyrogen.pairing import check_pairing
 from pyrogen.sites import Program, is_latent, is_point, or_nothing, sample_sites, unwrapped
 
 __all__ = ["document_completion", "halves", "left_to_right", "log_joint", "perplexity"]
@@ -87,7 +89,8 @@ def halves(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     _, rows, columns, counts = entries(x)
     times = counts.long()
     rows, columns = rows.repeat_interleave(times), columns.repeat_interleave(times)
-    shuffled = torch.randperm(len(rows), generator=generator).to(rows.device)
+    # A number for each word, so that the cut of a document is the same in a batch of any size.
+    shuffled = torch.rand(len(rows), generator=generator, dtype=torch.float64).argsort(stable=True).to(rows.device)
     order = shuffled[rows[shuffled].argsort(stable=True)]
     rows, columns = rows[order], columns[order]
     begins = torch.zeros(len(x), dtype=torch.int64, device=rows.device)
@@ -135,10 +138,11 @@ def _predictive(
                 f"a document is completed at a site whose distribution is a BagOfWords or a TopicMixture, and the "
                 f"model has {len(of_words)} of these"
             )
+        check_pairing(trace, drawn)
         found.append(of_words[0].stored_words(unseen))
         if not means.has_drawn:
             break
-    return torch.stack(found).logsumexp(0) - float(np.log(len(found)))
+    return torch.stack(found).logsumexp(0) - log(len(found))
 
 
 def log_joint(of_documents: Tensor, of_words: Tensor, alpha: Tensor, eta: Tensor) -> Tensor:
@@ -177,11 +181,12 @@ def log_joint(of_documents: Tensor, of_words: Tensor, alpha: Tensor, eta: Tensor
 def left_to_right(x: Tensor, topics: Tensor, alpha: Tensor, num_particles: int = 20) -> Tensor:
     r"""Estimate the log-probability of documents, word by word, from particles of the topics of the words before.
 
-    .. math:: \log p(w \mid \varphi, \alpha) \approx \sum_n \log \frac{1}{P} \sum_p \sum_k \varphi_{k w_n}
+    .. math:: \log p(w \mid \varphi, \alpha) \approx \log \frac{1}{P} \sum_p \prod_n \sum_k \varphi_{k w_n}
         \frac{c^{(p)}_{k, <n} + \alpha_k}{n - 1 + \sum_j \alpha_j}
 
     Before each word, the topics of all words before it are drawn anew, one after the other, given the others. It costs
-    the square of a document's length, and is for short ones. Its exponential is unbiased for one particle.
+    the square of a document's length, and is for short ones. Its exponential is unbiased, for any number of particles:
+    they are averaged over whole documents, and not word by word as in the first reference, which is biased.
 
     Args:
         x: counts, ``(documents, words)``, CSR or dense.
@@ -211,14 +216,16 @@ def _left_to_right(words: Tensor, topics: Tensor, alpha: Tensor, count: int) -> 
     counted = alpha.expand(count, -1).clone()
     each = torch.arange(count, device=words.device)
     held: list[Tensor] = []
-    total = topics.new_zeros(())
+    total = topics.new_zeros(count)
+    if bool((chosen.sum(-1) == 0).any()):
+        return total.new_tensor(float("-inf"))  # a word that no topic has
     for n in range(len(words)):
         for m in range(n):
             counted[each, held[m]] -= 1
             held[m] = (counted * chosen[m]).multinomial(1)[:, 0]
             counted[each, held[m]] += 1
         joint = counted * chosen[n]
-        total = total + (joint.sum(-1) / counted.sum(-1)).mean().log()
+        total = total + (joint.sum(-1) / counted.sum(-1)).log()
         held.append(joint.multinomial(1)[:, 0])
         counted[each, held[n]] += 1
-    return total
+    return total.logsumexp(0) - log(count)

@@ -25,8 +25,10 @@ class CollapsedVB(NaturalGradient):
         \hat\lambda_{kv} = \eta_v + \frac{D}{S} \sum_d x_{dv} r_{dvk},
 
     where :math:`\neg dv` takes :math:`r_{dvk}` off the counts that hold it, those of the document and
-    :math:`\lambda - \eta`. Steps towards :math:`\hat\lambda` are those of :class:`NaturalGradient`. With all documents
-    in a batch and ``forgetting=0`` this is CVB0; in batches, a stochastic form of it.
+    :math:`\lambda - \eta`. Steps towards :math:`\hat\lambda` are those of :class:`NaturalGradient`. The factors start
+    anew in each step, from the guide's weights. With all documents in a batch and ``forgetting=0``, fits end at a fixed
+    point of CVB0 as ``local_steps`` grow, and near one with few (with one, a few hundredths of the words have another
+    topic, which no figure has shown to matter); in batches, this is a stochastic form of it.
 
     The loss, for an eye on progress, is :math:`-\sum_{dv} x_{dv} \log` of what each word has of probability given all
     others. It is *not a bound*.

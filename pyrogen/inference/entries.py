@@ -10,6 +10,8 @@ from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.natural_gradient import NaturalGradient
 from pyrogen.inference.objective import Preference
 from pyrogen.inference.renyi import IWAE, Renyi
+from pyrogen.parameters import modules_of
+from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program
 
 __all__ = ["collapsed_vb", "elbo", "iwae", "maximum_likelihood", "natural_gradient", "renyi"]
@@ -75,9 +77,12 @@ def natural_gradient(
         forgetting: between a half and one for convergence; 0 for steps of one.
     """
     try:
-        return NaturalGradient(delay, forgetting)
+        objective = NaturalGradient(delay, forgetting)
+        with rehearsal(modules_of(model, guide).values()):
+            objective(model, guide, **example)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{_first_line(error)}{CONJUGATE}") from error
+    return objective
 
 
 @Preference({"guide": "collapsed"}, "is of Dirichlet posteriors").of
@@ -98,9 +103,12 @@ def collapsed_vb(
         local_steps: updates of each document's words in a step.
     """
     try:
-        return CollapsedVB(delay, forgetting, local_steps)
+        objective = CollapsedVB(delay, forgetting, local_steps)
+        with rehearsal(modules_of(model, guide).values()):
+            objective(model, guide, **example)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{_first_line(error)}{CONJUGATE}") from error
+    return objective
 
 
 def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> MaximumLikelihood:
@@ -124,6 +132,18 @@ def check_noise(guide: Program | None) -> None:
             "a deterministic encoder draws no noise, and has no density: choose --encoder gaussian, or --objective aae "
             "or wae, which ask for none"
         )
+
+
+CONJUGATE = (
+    "; of the catalogue, lda has such posteriors, with --guide mean-field or collapsed, and others learn by "
+    "--objective elbo"
+)
+"""What helps where a posterior is not conjugate."""
+
+
+def _first_line(error: Exception) -> str:
+    """Leave out the table of shapes that Pyro adds."""
+    return str(error).partition("\n")[0]
 
 
 def _check(num_particles: int) -> None:

@@ -195,9 +195,14 @@ class GeometricMeans(Averages):
         # A geometric mean of probabilities may be as small as exp(-1 / concentration).
         fixed = concentration.detach().double()
         # A place in the graph to take a gradient at, from which none goes on to the parameter.
-        log_mean = fixed.digamma() - fixed.sum(-1, keepdim=True).digamma() + 0.0 * concentration
+        log_mean = fixed.digamma() - fixed.sum(-1, keepdim=True).digamma()
+        log_mean = log_mean.clamp(min=SMALLEST) + 0.0 * concentration
         self.found[name] = log_mean
         return log_mean.exp()
+
+
+SMALLEST = -690.0
+"""The logarithm of a number that is not rounded to zero, nor a few times smaller ones, in double precision."""
 
 
 def _is_parameter(concentration: Tensor) -> bool:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from pyrogen.counts import entries, is_csr, make_csr
+from pyrogen.errors import ProgramError
 
 __all__ = ["local_optimum", "log_geometric_mean", "log_mean"]
 
@@ -46,7 +47,7 @@ def local_optimum(
         alpha: :math:`\alpha`, shape ``(topics,)``.
         log_weights: :math:`f`.
         max_steps: steps at most. On an accelerator all are taken: to look at the change would make the host wait.
-        tolerance: the mean absolute change of :math:`\gamma` at which to stop.
+        tolerance: stop where the mean absolute change of every document's :math:`\gamma` is below this.
 
     Returns:
         :math:`\gamma`, shape ``(documents, topics)``, without a gradient.
@@ -54,6 +55,8 @@ def local_optimum(
     References:
         Latent Dirichlet Allocation (Blei et al., 2003), https://www.jmlr.org/papers/v3/blei03a.html
     """
+    if x.shape[-1] != log_topics.shape[-1]:
+        raise ProgramError(f"documents of {x.shape[-1]} words for topics of {log_topics.shape[-1]} words")
     x, alpha = x.to(log_topics.dtype), alpha.to(log_topics.dtype)
     # A factor of a word, or of a document, cancels: it is chosen so that nothing underflows.
     topics = (log_topics - log_topics.amax(0)).exp()
@@ -63,7 +66,7 @@ def local_optimum(
         scores = log_weights(gamma)
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         last, gamma = gamma, alpha + weights * explained(weights)
-        if gamma.device.type == "cpu" and (gamma - last).abs().mean() < tolerance:
+        if gamma.device.type == "cpu" and (gamma - last).abs().mean(-1).max() < tolerance:
             break
     return gamma
 

@@ -46,12 +46,12 @@ def lda(
     Raises:
         UsageError: where the data are not counts, or a setting is out of range.
     """
-    num_words, num_documents = _checked(spec, topics, hidden)
+    num_words, num_data = _checked(spec, topics, hidden)
     if min(alpha, eta) <= 0:
         raise UsageError(f"alpha and eta must be positive, found {alpha} and {eta}")
     if max_steps < 1 or tolerance < 0:
         raise UsageError(f"max_steps must be at least 1 and tolerance not negative, found {max_steps}, {tolerance}")
-    model = LDA(num_words, topics, num_documents, alpha, eta)
+    model = LDA(num_words, topics, num_data, alpha, eta)
     guides: dict[str, Callable[[], PyroModule]] = {
         "mean-field": lambda: MeanField(model, log_geometric_mean, max_steps, tolerance),
         "collapsed": lambda: MeanField(model, log_mean, max_steps, tolerance),
@@ -62,7 +62,7 @@ def lda(
     return model, guides[guide]()
 
 
-vars(lda)["objective"] = "collapsed-vb"
+vars(lda).update(objective="collapsed-vb", data="reuters")
 
 
 def prodlda(
@@ -88,11 +88,14 @@ def prodlda(
     Raises:
         UsageError: where the data are not counts, or a setting is out of range.
     """
-    num_words, num_documents = _checked(spec, topics, hidden)
+    num_words, num_data = _checked(spec, topics, hidden)
     if alpha <= 0 or not 0 <= dropout < 1:
         raise UsageError(f"alpha must be positive and dropout in [0, 1), found {alpha} and {dropout}")
-    model = ProdLDA(num_words, topics, num_documents, alpha, dropout)
+    model = ProdLDA(num_words, topics, num_data, alpha, dropout)
     return model, NormalEncoder(model, BagOfWordsMLP(num_words, hidden, 2 * topics, dropout), has_topics=False)
+
+
+vars(prodlda)["data"] = "reuters"
 
 
 def correlated_topics(
@@ -112,11 +115,14 @@ def correlated_topics(
     Raises:
         UsageError: where the data are not counts, or a setting is out of range.
     """
-    num_words, num_documents = _checked(spec, topics, hidden)
+    num_words, num_data = _checked(spec, topics, hidden)
     if eta <= 0:
         raise UsageError(f"eta must be positive, found {eta}")
-    model = CorrelatedTopicModel(num_words, topics, num_documents, eta)
+    model = CorrelatedTopicModel(num_words, topics, num_data, eta)
     return model, NormalEncoder(model, BagOfWordsMLP(num_words, hidden, 2 * topics))
+
+
+vars(correlated_topics)["data"] = "reuters"
 
 
 def _checked(spec: DataSpec, topics: int, hidden: Sequence[int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch.distributions import Gamma
 from torch.nn.functional import softplus
 
 from pyrogen.models.coordinate_ascent import local_optimum, log_geometric_mean, log_mean
-from pyrogen.models.topic_model import LDA, TopicModel, document_plate
+from pyrogen.models.topic_model import LDA, UNIT, TopicModel, document_plate
 
 __all__ = ["DirichletEncoder", "LogisticNormalEncoder", "MeanField", "NormalEncoder", "PointTopics"]
 
@@ -50,7 +50,7 @@ class MeanField(PyroModule):
     ) -> None:
         super().__init__()
         self.log_average = log_average
-        self.num_documents, self.max_steps, self.tolerance = model.num_documents, max_steps, tolerance
+        self.num_data, self.max_steps, self.tolerance = model.num_data, max_steps, tolerance
         self.register_buffer("alpha", model.alpha.clone())
         self.concentration = nn.Parameter(started(model))
 
@@ -63,7 +63,7 @@ class MeanField(PyroModule):
         """Draw topics, and weights for documents ``x``."""
         with pyro.plate("topic", len(self.alpha)):
             pyro.sample("phi", dist.Dirichlet(self.concentration))
-        with document_plate(x, 0, self.num_documents):
+        with document_plate(x, 0, self.num_data):
             pyro.sample("theta", dist.Dirichlet(self.weights(x)))
 
 
@@ -86,7 +86,7 @@ class PointTopics(PyroModule):
 
     def __init__(self, model: LDA) -> None:
         super().__init__()
-        self.num_documents = model.num_documents
+        self.num_data = model.num_data
         self.register_buffer("alpha", model.alpha.clone())
         self.logits = nn.Parameter(started(model).log())
 
@@ -95,7 +95,7 @@ class PointTopics(PyroModule):
         log_topics = self.logits.log_softmax(-1)
         with pyro.plate("topic", len(self.alpha)):
             pyro.sample("phi", point(log_topics))
-        with document_plate(x, 0, self.num_documents):
+        with document_plate(x, 0, self.num_data):
             gamma = local_optimum(x, log_topics.detach(), self.alpha, log_mean)
             pyro.sample("theta", point(log_mean(gamma)))
 
@@ -118,7 +118,7 @@ class Encoder(PyroModule):
 
     def __init__(self, model: TopicModel, network: nn.Module, has_topics: bool = True) -> None:
         super().__init__()
-        self.num_documents, self.num_topics = model.num_documents, model.num_topics
+        self.num_data, self.num_topics = model.num_data, model.num_topics
         self.network = network
         self.log_concentration = nn.Parameter(started(model).log()) if has_topics else None
 
@@ -131,7 +131,7 @@ class Encoder(PyroModule):
         if self.log_concentration is not None:
             with pyro.plate("topic", self.num_topics):
                 pyro.sample("phi", dist.Dirichlet(self.log_concentration.exp()))
-        with document_plate(x, 0, self.num_documents):
+        with document_plate(x, 0, self.num_data):
             pyro.sample(self.site, self.posterior(x))
 
 
@@ -154,7 +154,7 @@ class LogisticNormalEncoder(Encoder):
     def posterior(self, x: Tensor) -> TorchDistribution:
         loc, raw_scale = self.network(x).chunk(2, -1)
         return dist.TransformedDistribution(
-            dist.Normal(loc, 2 * raw_scale.sigmoid()).to_event(1), [dist.transforms.StickBreakingTransform()]
+            dist.Normal(loc, softplus(raw_scale + UNIT)).to_event(1), [dist.transforms.StickBreakingTransform()]
         )
 
 
@@ -165,4 +165,4 @@ class NormalEncoder(Encoder):
 
     def posterior(self, x: Tensor) -> TorchDistribution:
         loc, raw_scale = self.network(x).chunk(2, -1)
-        return dist.Normal(loc, 2 * raw_scale.sigmoid()).to_event(1)
+        return dist.Normal(loc, softplus(raw_scale + UNIT)).to_event(1)

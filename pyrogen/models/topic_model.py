@@ -8,25 +8,29 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import batch_norm, softplus
 
 from pyrogen.distributions import BagOfWords, TopicMixture
 
 __all__ = ["LDA", "CorrelatedTopicModel", "ProdLDA", "TopicModel", "document_plate"]
 
 
-def document_plate(x: Tensor | None, size: int, num_documents: int) -> pyro.plate:
+UNIT = log(torch.e - 1)
+"""Where softplus is one."""
+
+
+def document_plate(x: Tensor | None, size: int, num_data: int) -> pyro.plate:
     """Return the plate over a batch of documents, which stands for all of them: it scales by how many there are.
 
     Args:
         x: the batch, ``(documents, words)``; without it, the plate is over ``size`` documents that stand for
             themselves.
-        num_documents: how many there are; at least the batch.
+        num_data: how many there are; at least the batch.
     """
     if x is None:
         return pyro.plate("document", size)
     every = torch.arange(len(x), device=x.device)
-    return pyro.plate("document", max(num_documents, len(x)), subsample=every)
+    return pyro.plate("document", max(num_data, len(x)), subsample=every)
 
 
 class TopicModel(PyroModule):
@@ -41,17 +45,20 @@ class TopicModel(PyroModule):
     Args:
         num_words: :math:`V`.
         num_topics: :math:`K`.
-        num_documents: how many documents a batch stands for.
+        num_data: how many documents a batch stands for.
         length: words in a document that is drawn.
     """
 
     dims = {"phi": ("word",), "theta": ("topic",), "x": ("word",)}  # noqa: RUF012
     """What the dimensions of sites' events are called."""
 
-    def __init__(self, num_words: int, num_topics: int, num_documents: int, length: int = 100) -> None:
+    def __init__(self, num_words: int, num_topics: int, num_data: int, length: int = 100) -> None:
         super().__init__()
+        if min(num_words, num_topics, num_data, length) < 1:
+            found = f"{num_words}, {num_topics}, {num_data}, {length}"
+            raise ValueError(f"words, topics, data and length must be at least 1, found {found}")
         self.num_words, self.num_topics = num_words, num_topics
-        self.num_documents, self.length = num_documents, length
+        self.num_data, self.length = num_data, length
 
     def topics(self) -> Tensor:
         """Draw or compute the topics, shape ``(topics, words)``."""
@@ -68,7 +75,7 @@ class TopicModel(PyroModule):
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Score documents ``x``; without them, generate ``size``."""
         topics = self.topics()
-        with document_plate(x, size, self.num_documents):
+        with document_plate(x, size, self.num_data):
             return pyro.sample("x", self.words(self.weights(), topics), obs=x)
 
 
@@ -85,7 +92,7 @@ class LDA(TopicModel):
     Args:
         num_words: :math:`V`.
         num_topics: :math:`K`.
-        num_documents: how many documents a batch stands for.
+        num_data: how many documents a batch stands for.
         alpha: :math:`\alpha`, one for all topics.
         eta: :math:`\eta`, one for all words.
         length: words in a document that is drawn.
@@ -94,7 +101,7 @@ class LDA(TopicModel):
         Latent Dirichlet Allocation (Blei et al., 2003), https://www.jmlr.org/papers/v3/blei03a.html
 
     Example:
-        >>> LDA(num_words=7, num_topics=3, num_documents=100)(size=2).sum(1)
+        >>> LDA(num_words=7, num_topics=3, num_data=100)(size=2).sum(1)
         tensor([100., 100.])
     """
 
@@ -105,12 +112,12 @@ class LDA(TopicModel):
         self,
         num_words: int,
         num_topics: int,
-        num_documents: int,
+        num_data: int,
         alpha: float = 0.1,
         eta: float = 0.1,
         length: int = 100,
     ) -> None:
-        super().__init__(num_words, num_topics, num_documents, length)
+        super().__init__(num_words, num_topics, num_data, length)
         self.register_buffer("alpha", torch.full((num_topics,), alpha))
         self.register_buffer("eta", torch.full((num_words,), eta))
 
@@ -133,7 +140,7 @@ class CorrelatedTopicModel(LDA):
     Args:
         num_words: :math:`V`.
         num_topics: :math:`K`.
-        num_documents: how many documents a batch stands for.
+        num_data: how many documents a batch stands for.
         eta: :math:`\eta`, one for all words.
         length: words in a document that is drawn.
 
@@ -141,16 +148,14 @@ class CorrelatedTopicModel(LDA):
         A Correlated Topic Model of Science (Blei and Lafferty, 2007), https://doi.org/10.1214/07-AOAS114
 
     Example:
-        >>> CorrelatedTopicModel(num_words=7, num_topics=3, num_documents=100).correlations().shape
+        >>> CorrelatedTopicModel(num_words=7, num_topics=3, num_data=100).correlations().shape
         torch.Size([3, 3])
     """
 
     dims = {**LDA.dims, "z": ("topic",)}  # noqa: RUF012
 
-    def __init__(
-        self, num_words: int, num_topics: int, num_documents: int, eta: float = 0.1, length: int = 100
-    ) -> None:
-        super().__init__(num_words, num_topics, num_documents, eta=eta, length=length)
+    def __init__(self, num_words: int, num_topics: int, num_data: int, eta: float = 0.1, length: int = 100) -> None:
+        super().__init__(num_words, num_topics, num_data, eta=eta, length=length)
         del self.alpha
         self.loc = nn.Parameter(torch.zeros(num_topics))
         self.raw_tril = nn.Parameter(torch.zeros(num_topics, num_topics))
@@ -170,10 +175,6 @@ class CorrelatedTopicModel(LDA):
         return pyro.deterministic("theta", z.softmax(-1), event_dim=1)
 
 
-UNIT = log(torch.e - 1)
-"""Where softplus is one."""
-
-
 class ProdLDA(TopicModel):
     r"""Topics as factors of a product of experts.
 
@@ -189,7 +190,7 @@ class ProdLDA(TopicModel):
     Args:
         num_words: :math:`V`.
         num_topics: :math:`K`.
-        num_documents: how many documents a batch stands for.
+        num_data: how many documents a batch stands for.
         alpha: :math:`\alpha`.
         dropout: the share of topics that are dropped in training.
         length: words in a document that is drawn.
@@ -199,7 +200,7 @@ class ProdLDA(TopicModel):
         https://arxiv.org/abs/1703.01488
 
     Example:
-        >>> ProdLDA(num_words=7, num_topics=3, num_documents=100).eval()(size=2).shape
+        >>> ProdLDA(num_words=7, num_topics=3, num_data=100).eval()(size=2).shape
         torch.Size([2, 7])
     """
 
@@ -209,12 +210,12 @@ class ProdLDA(TopicModel):
         self,
         num_words: int,
         num_topics: int,
-        num_documents: int,
+        num_data: int,
         alpha: float = 1.0,
         dropout: float = 0.2,
         length: int = 100,
     ) -> None:
-        super().__init__(num_words, num_topics, num_documents, length)
+        super().__init__(num_words, num_topics, num_data, length)
         self.beta = nn.Parameter(torch.empty(num_topics, num_words))
         nn.init.xavier_uniform_(self.beta)
         self.norm = nn.BatchNorm1d(num_words, affine=False)
@@ -233,5 +234,7 @@ class ProdLDA(TopicModel):
 
     def words(self, weights: Tensor, topics: Tensor) -> TorchDistribution:
         mixed = self.dropout(weights) @ topics
-        normed = self.norm(mixed.flatten(0, -2)).reshape(mixed.shape)
-        return BagOfWords(normed.log_softmax(-1), self.length)
+        rows = mixed.flatten(0, -2)
+        has_variance = len(rows) > 1  # one document has none
+        normed = self.norm(rows) if has_variance else batch_norm(rows, self.norm.running_mean, self.norm.running_var)
+        return BagOfWords(normed.reshape(mixed.shape).log_softmax(-1), self.length)
