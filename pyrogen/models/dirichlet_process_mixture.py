@@ -1,9 +1,11 @@
 """A mixture of normal distributions with as many components as the data ask for."""
 
+from math import log
+
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.nn import PyroModule, PyroParam
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
@@ -110,20 +112,19 @@ class StickBreakingPosterior(PyroModule):
     def __init__(self, model: DirichletProcessMixture) -> None:
         super().__init__()
         components, num_dims = model.components, model.num_dims
-        positive = dist.constraints.positive
-        self.num_data = model.num_data
-        self.sticks = PyroParam(torch.ones(2, components - 1), constraint=positive)
-        self.shape = PyroParam(torch.full((components, num_dims), 10.0), constraint=positive)
-        self.rate = PyroParam(torch.full((components, num_dims), 5.0), constraint=positive)
+        self.log_sticks = nn.Parameter(torch.zeros(2, components - 1))
+        self.log_shape = nn.Parameter(torch.full((components, num_dims), log(10.0)))
+        self.log_rate = nn.Parameter(torch.full((components, num_dims), log(5.0)))
         self.loc = nn.Parameter(torch.randn(components, num_dims))
-        self.scale = PyroParam(torch.full((components, num_dims), 0.1), constraint=positive)
+        self.log_scale = nn.Parameter(torch.full((components, num_dims), log(0.1)))
 
     def forward(self, x: Tensor) -> None:
         """Draw sticks and components."""
-        pyro.sample("v", dist.Beta(self.sticks[0], self.sticks[1]).to_event(1))
+        a, b = self.log_sticks.exp()
+        pyro.sample("v", dist.Beta(a, b).to_event(1))
         with pyro.plate("component", len(self.loc)):
-            pyro.sample("precision", dist.Gamma(self.shape, self.rate).to_event(1))
-            pyro.sample("mu", dist.Normal(self.loc, self.scale).to_event(1))
+            pyro.sample("precision", dist.Gamma(self.log_shape.exp(), self.log_rate.exp()).to_event(1))
+            pyro.sample("mu", dist.Normal(self.loc, self.log_scale.exp()).to_event(1))
 
 
 def dirichlet_process_mixture(
