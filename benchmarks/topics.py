@@ -166,9 +166,9 @@ def pyro_example(held: Held, num_topics: int, seed: int, steps: int = 3000) -> t
 
     def guide(rows: Tensor) -> None:
         positive = dist.constraints.positive
-        weights = pyro.param("weights", torch.ones(num_topics), constraint=positive)
+        weights = pyro.param("of_weights", torch.ones(num_topics), constraint=positive)
         above = dist.constraints.greater_than(0.5)
-        topics = pyro.param("topics", torch.rand(num_topics, num_words) + 1.0, constraint=above)
+        topics = pyro.param("of_words", torch.rand(num_topics, num_words) + 1.0, constraint=above)
         with pyro.plate("topics", num_topics):
             pyro.sample("topic_weights", dist.Gamma(weights, 1.0))
             pyro.sample("topic_words", dist.Dirichlet(topics))
@@ -180,7 +180,7 @@ def pyro_example(held: Held, num_topics: int, seed: int, steps: int = 3000) -> t
     begin = time.perf_counter()
     for _ in range(steps):
         svi.step(torch.randperm(len(words))[:32])
-    return pyro.param("topics").detach(), time.perf_counter() - begin
+    return pyro.param("of_words").detach(), time.perf_counter() - begin
 
 
 def measure(corpus: str, num_topics: int, method: str, seed: int, peers: str) -> dict[str, Any]:
