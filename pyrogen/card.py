@@ -11,7 +11,6 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyrogen import evaluation, topics
-from pyrogen.counts import take
 from pyrogen.data import Batches, Corpus, Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
@@ -21,8 +20,8 @@ from pyrogen.inference import Objective
 from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import shared_latents, simulate
 from pyrogen.rehearsal import rehearsal
-from pyrogen.sites import Program, is_data, is_latent
-from pyrogen.spec import scaled
+from pyrogen.sites import Program, is_data, is_latent, is_shared, plates_of_data
+from pyrogen.spec import DataSpec, scaled
 from pyrogen.translation import collapse, distances, figures, translations
 
 __all__ = ["accepted_columns", "bound", "evaluate", "inspect", "learned"]
@@ -43,13 +42,16 @@ def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
     return [column for column in columns if column in parameters]
 
 
-def learned(model: Program, guide: Program | None, dataset: Dataset) -> Program:
-    """Return a model that draws with what a guide learned of latents that all data share, where there are such."""
+def learned(model: Program, guide: Program | None, spec: DataSpec) -> Program:
+    """Return a model that draws with what a guide learned of latents that all data share, where there are such.
+
+    Such latents know nothing of the datum that a guide is called with: a row of zeros will do, and no data are read.
+    """
     if guide is None:
         return model
-    columns, device = dataset.eval_columns("train"), first_device(model, guide)
-    names = accepted_columns(model, list(columns))
-    example = {name: take(columns[name], torch.arange(1)).to(device) for name in names}
+    device = first_device(model, guide)
+    rows = {"x": torch.zeros(1, *spec.shape, device=device), "y": torch.zeros(1, dtype=torch.int64, device=device)}
+    example = {name: rows[name] for name in accepted_columns(model, list(rows))}
     with rehearsal(modules_of(model, guide).values()):
         shares = bool(shared_latents(model, guide, **example).nodes)
     return poutine.replay(model, trace=shared_latents(model, guide, **example)) if shares else model
@@ -268,7 +270,7 @@ def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Ro
         sites = poutine.trace(model).get_trace(**first).nodes
         has_implicit_guide = evaluation.lacks_density(guide, first)
     hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
-    of_data = {frame.name for site in sites.values() if is_data(site) for frame in site["cond_indep_stack"]}
+    plates = plates_of_data(sites.values())
     observed = {
         column: name
         for column, values in first.items()
@@ -278,7 +280,7 @@ def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Ro
     return Roles(
         observed,
         bool(hidden),
-        bool(hidden) and not any(frame.name in of_data for site in hidden for frame in site["cond_indep_stack"]),
+        bool(hidden) and all(is_shared(site, plates) for site in hidden),
         any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)),
         has_implicit_guide,
     )

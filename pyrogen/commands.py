@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
-from pyrogen import catalogue, pictures, topics
+from pyrogen import catalogue, pictures
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import accepted_columns, bound, evaluate, inspect, learned
-from pyrogen.data import Corpus, Dataset, Unpaired
+from pyrogen.data import Dataset, Unpaired
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
@@ -178,19 +178,13 @@ def _draws(recipe: Recipe, run: Run, programs: Programs, number: int) -> dict[st
         assert isinstance(dataset, Unpaired)
         split = "test" if dataset.num_data("test") else "train"
         return translations(*programs, dataset, split, number)._asdict()
-    if DataSpec.from_json(run.manifest["spec"]).kind == "counts":
-        corpus = recipe.dataset_of(run.manifest)
-        assert isinstance(corpus, Corpus)
-        return topics.draws(*programs, corpus, number)
     if not accepted_columns(programs.model, ["size"]):
         raise UsageError(
             f"{recipe.model.name} does not draw data: it models something given them (its model has no "
             f"argument `size`). Use `pyrogen evaluate`, or call the model that pyrogen.load returns with data of yours"
         )
-    dataset = recipe.dataset_of(run.manifest)
-    assert isinstance(dataset, Dataset)
     with evaluating(*programs):
-        return simulate(learned(*programs, dataset), size=number)
+        return simulate(learned(*programs, DataSpec.from_json(run.manifest["spec"])), size=number)
 
 
 def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:

@@ -15,10 +15,10 @@ from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
 from pyrogen.sites import Generating, Program
 from pyrogen.topic_pictures import intertopic_map, word_bars
-from pyrogen.topics import Topics, topics_of
+from pyrogen.topics import Topics
 from pyrogen.translation import in_rows, translations
 
-__all__ = ["Exhibit", "decode", "exhibits", "loss_curves"]
+__all__ = ["Exhibit", "decode", "exhibits", "loss_curves", "topic_exhibits"]
 
 COLUMNS = 10
 NEIGHBOUR_ROWS = 10_000
@@ -45,9 +45,7 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
     if isinstance(dataset, Unpaired):
         return _translations(programs, dataset)
     model, guide = programs
-    if isinstance(dataset, Corpus):
-        return _topics(topics_of(model, guide, dataset), dataset)
-    model = learned(model, guide, dataset)
+    model = learned(model, guide, dataset.spec)
     if accepted_columns(model, ["x", "size"]) != ["x", "size"]:
         return []  # it does not generate
     split = "test" if dataset.num_data("test") else "train"
@@ -96,7 +94,8 @@ def _translations(programs: Programs, dataset: Unpaired) -> list[Exhibit]:
     return shown
 
 
-def _topics(topics: Topics, corpus: Corpus) -> list[Exhibit]:
+def topic_exhibits(topics: Topics, corpus: Corpus) -> list[Exhibit]:
+    """Draw topics' words, and how far topics are apart."""
     bars = "The most probable words of each topic, the largest topic first, with its share of the training words."
     places = (
         "Topics that lie close have words in common (Jensen-Shannon distance, by multidimensional scaling); areas are "

@@ -11,7 +11,17 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.sites import PARTICLES, Generating, Program, is_data, is_enumerated, is_latent, or_nothing, sample_sites
+from pyrogen.sites import (
+    PARTICLES,
+    Generating,
+    Program,
+    is_enumerated,
+    is_latent,
+    is_shared,
+    or_nothing,
+    plates_of_data,
+    sample_sites,
+)
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
 __all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "shared_latents", "simulate"]
@@ -52,10 +62,10 @@ def shared_latents(model: Program, guide: Program | None, *args: Any, **kwargs: 
     """
     drawn = poutine.trace(or_nothing(guide)).get_trace(*args, **kwargs)
     sites = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(*args, **kwargs).nodes.values()
-    of_data = {frame.name for site in sites if is_data(site) for frame in site["cond_indep_stack"]}
+    plates = plates_of_data(sites)
     kept = Trace()
     for name, site in drawn.nodes.items():
-        if is_latent(site) and not any(frame.name in of_data for frame in site["cond_indep_stack"]):
+        if is_latent(site) and is_shared(site, plates):
             kept.nodes[name] = site
     return kept
 

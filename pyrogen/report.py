@@ -14,7 +14,7 @@ from pyrogen.analysis import to_arviz
 from pyrogen.data import Corpus
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
-from pyrogen.exhibits import Exhibit, exhibits, loss_curves
+from pyrogen.exhibits import Exhibit, exhibits, loss_curves, topic_exhibits
 from pyrogen.files import write_file
 from pyrogen.inferencedata import summary, write_netcdf
 from pyrogen.loading import load
@@ -25,7 +25,7 @@ from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.sites import Program
 from pyrogen.topic_pictures import word_rows
-from pyrogen.topics import topics_of
+from pyrogen.topics import Topics, topics_of
 
 __all__ = ["write_report"]
 
@@ -92,18 +92,23 @@ def _of_recipe(run: Run) -> Content:
         programs = Programs(programs.model, None)  # a guide, if there is one, has learned nothing
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
-        shown = exhibits(programs, dataset)
-    further = []
-    if isinstance(dataset, Corpus):
-        head = ("topic", "share", "coherence", "most probable words")
-        note = "Shares are of the training words; coherence is NPMI of the ten most probable words, up to 1."
-        further = [Table("Topics", head, word_rows(topics_of(*programs, dataset), dataset), note)]
+        if isinstance(dataset, Corpus):
+            topics = topics_of(*programs, dataset)
+            shown, further = topic_exhibits(topics, dataset), [_topics(topics, dataset)]
+        else:
+            shown, further = exhibits(programs, dataset), []
     if programs.guide is not None and not is_translation:
         data = to_arviz(run, num_samples=50 if isinstance(dataset, Corpus) else 200)
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
     lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
     return lead, recipe.command(run.path), _figures(run), shown, is_sum, further
+
+
+def _topics(topics: Topics, corpus: Corpus) -> Table:
+    head = ("topic", "share", "coherence", "most probable words")
+    note = "Shares are of the training words; coherence is NPMI of the ten most probable words, up to 1."
+    return Table("Topics", head, word_rows(topics, corpus), note)
 
 
 def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwargs: Any) -> Content:

@@ -1,6 +1,6 @@
 """Programs, and the kinds of sites in their traces."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from pyro.distributions import Delta, Unit
@@ -16,8 +16,10 @@ __all__ = [
     "is_enumerated",
     "is_latent",
     "is_point",
+    "is_shared",
     "nothing",
     "or_nothing",
+    "plates_of_data",
     "sample_sites",
     "unwrapped",
 ]
@@ -60,6 +62,16 @@ def is_latent(site: Mapping[str, Any]) -> bool:
         and not site_is_subsample(site)
         and not isinstance(site["fn"], Unit)
     )
+
+
+def plates_of_data(sites: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Name the plates that data lie in."""
+    return {frame.name for site in sites if is_data(site) for frame in site["cond_indep_stack"]}
+
+
+def is_shared(site: Mapping[str, Any], plates: Collection[str]) -> bool:
+    """Tell whether a site lies in none of the plates of data, so that all data share it."""
+    return not any(frame.name in plates for frame in site["cond_indep_stack"])
 
 
 def is_enumerated(site: Mapping[str, Any]) -> bool:

@@ -12,10 +12,9 @@ from pyrogen.data import Batches, Corpus
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.evaluation.topics import Means
 from pyrogen.parameters import first_device
-from pyrogen.programs import shared_latents, simulate
 from pyrogen.sites import Program, or_nothing
 
-__all__ = ["Topics", "completion", "draws", "figures", "topics_of"]
+__all__ = ["Topics", "completion", "figures", "topics_of"]
 
 ROWS = 2000
 """Documents that topics' shares are taken of, at most."""
@@ -73,10 +72,3 @@ def figures(
             evaluation.topic_diversity(topics, several), None, f"share of the top {several} words"
         ),
     }
-
-
-def draws(model: Program, guide: Program | None, corpus: Corpus, size: int) -> dict[str, Tensor]:
-    """Draw documents with the topics that were learned, and not with new ones of the prior."""
-    x = take(corpus.eval_columns("train")["x"], torch.arange(1)).to(first_device(model, guide))
-    with evaluating(model, guide):
-        return simulate(poutine.replay(model, trace=shared_latents(model, guide, x=x)), size=size)

@@ -1,6 +1,7 @@
 """Topic models from the command line: text to topics, report, resume, draws; and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,6 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(capsys, texts, tmp_path):
     half = Run.open(tmp_path / "half")
     for step in half.checkpoints():
         if step > 4:
-            import shutil
-
             shutil.rmtree(half.path / f"checkpoint-{step:08}")
     code, _, _ = pyrogen(capsys, "resume", str(tmp_path / "half"))
     assert code == 0
@@ -205,3 +204,15 @@ def test_the_loss_is_per_document_whatever_the_batch(capsys, texts, tmp_path):
         rows = [row["loss"] for row in Run.open(tmp_path / size).metrics() if row.get("loss") is not None]
         losses.append(max(rows) / min(rows))
     assert losses[1] < 1.5 * losses[0]
+
+
+def test_draws_need_no_data(capsys, texts, tmp_path):
+    here = tmp_path / "texts"
+    shutil.copytree(texts, here)
+    out = str(tmp_path / "run")
+    assert (
+        pyrogen(capsys, "train", "lda", "--data", str(here), "--topics", "2", "--steps", "2", "--out", out, *QUIET)[0]
+        == 0
+    )
+    shutil.rmtree(here)
+    assert pyrogen(capsys, "sample", out, "-n", "3")[0] == 0
