@@ -36,12 +36,12 @@ from torch import Tensor, nn
 
 from pyrogen.counts import entries
 from pyrogen.data import Batches, Corpus, from_path, kjv, reuters
-from pyrogen.data.corpus import to_tensor
+from pyrogen.data.count_matrix import to_tensor
+from pyrogen.distributions import log_geometric_mean, log_mean
 from pyrogen.evaluation import log_joint, npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.topics import halves
 from pyrogen.inference import CollapsedVB, NaturalGradient, Objective, Training, train
 from pyrogen.models import LDA, MeanField, local_optimum
-from pyrogen.models.coordinate_ascent import log_geometric_mean, log_mean
 
 ROWS, GROWTH, JOINTS = (RESULTS / f"topics{part}.jsonl" for part in ("", "_growth", "_joints"))
 DRAWN = Path(__file__).parent.parent / "runs" / "topics"

@@ -16,10 +16,10 @@ from torch import nn
 
 from pyrogen import ELBO, train
 from pyrogen.data import Batches, reuters
+from pyrogen.distributions import log_mean
 from pyrogen.inference import CollapsedVB
 from pyrogen.models import LDA, CorrelatedTopicModel, MeanField, NormalEncoder
-from pyrogen.models.coordinate_ascent import log_mean
-from pyrogen.models.topic_model import document_plate
+from pyrogen.models.plates import scaled_plate
 from pyrogen.nn import BagOfWordsMLP
 
 TOPICS = 10
@@ -34,7 +34,7 @@ class ByCountry(CorrelatedTopicModel):
 
     def forward(self, x, is_british):
         topics = self.topics()
-        with document_plate(x, 0, self.num_data):
+        with scaled_plate("document", x, 0, self.num_data):
             loc = self.loc + is_british[:, None] * self.effect
             z = pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=self.scale_tril()))
             pyro.sample("x", self.words(z.softmax(-1), topics), obs=x)

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, pad
 
-__all__ = ["Entries", "as_csr", "entries", "is_csr", "make_csr", "parts", "take"]
+__all__ = ["Entries", "as_csr", "entries", "is_csr", "make_csr", "offsets_of", "parts", "take", "weighted_sums"]
 
 
 class Entries(NamedTuple):
@@ -52,9 +53,29 @@ def as_csr(x: Tensor) -> Tensor:
     if is_csr(x):
         return x
     rows, columns = x.nonzero(as_tuple=True)
-    offsets = torch.zeros(len(x) + 1, dtype=torch.int64, device=x.device)
-    offsets[1:] = torch.bincount(rows, minlength=len(x)).cumsum(0)
+    offsets = offsets_of(torch.bincount(rows, minlength=len(x)))
     return make_csr(offsets, columns, x[rows, columns], (x.shape[0], x.shape[1]))
+
+
+def offsets_of(lengths: Tensor) -> Tensor:
+    """Return where rows of some lengths begin, and the last one ends.
+
+    Example:
+        >>> offsets_of(torch.tensor([2, 0, 1]))
+        tensor([0, 2, 2, 3])
+    """
+    return pad(lengths.cumsum(0), (1, 0))
+
+
+def weighted_sums(table: Tensor, which: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """Add up weighted rows of a table, those that are listed from one offset to the next.
+
+    Example:
+        >>> weighted_sums(torch.eye(2), torch.tensor([0, 1, 1]), torch.tensor([2.0, 3.0, 4.0]), torch.tensor([0, 2, 3]))
+        tensor([[2., 3.],
+                [0., 4.]])
+    """
+    return embedding_bag(which, table, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
 def parts(x: Tensor) -> tuple[Tensor, ...]:
@@ -90,8 +111,7 @@ def take(x: Tensor, rows: Tensor) -> Tensor:
     if not is_csr(x):
         return x[rows]
     start, length = x.crow_indices()[rows], x.crow_indices().diff()[rows]
-    offsets = torch.zeros(len(rows) + 1, dtype=torch.int64, device=rows.device)
-    offsets[1:] = length.cumsum(0)
+    offsets = offsets_of(length)
     total = int(offsets[-1])
     shift = (start - offsets[:-1]).repeat_interleave(length, output_size=total)
     taken = shift + torch.arange(total, device=rows.device)

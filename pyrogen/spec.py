@@ -7,7 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["DataSpec", "one_hot", "scaled", "unscaled"]
+from pyrogen.errors import UsageError
+
+__all__ = ["DataSpec", "check_vectors", "one_hot", "scaled", "unscaled"]
 
 Kind = Literal["binary", "levels", "dequantized", "real", "counts"]
 
@@ -77,6 +79,18 @@ class DataSpec:
     def from_json(cls, fields: dict[str, Any]) -> "DataSpec":
         """The inverse of :meth:`to_json`."""
         return cls(**(fields | {"shape": tuple(fields["shape"])}))
+
+
+def check_vectors(spec: DataSpec, model: str) -> None:
+    """Refuse data that are not vectors of reals, on behalf of a model.
+
+    Raises:
+        UsageError: with what the data are.
+    """
+    if spec.kind != "real" or len(spec.shape) != 1:
+        raise UsageError(
+            f"{model} needs vectors of reals, and {spec.name} are of kind {spec.kind!r}, shape {spec.shape}"
+        )
 
 
 def one_hot(labels: Tensor, spec: DataSpec) -> Tensor:

@@ -180,3 +180,13 @@ def test_batches_of_a_corpus_are_sparse_and_repeat_with_the_generator():
     assert first.layout == torch.sparse_csr
     assert torch.equal(first.to_dense(), again.to_dense())
     assert corpus.fingerprint() == reuters().fingerprint() != reuters(seed=1).fingerprint()
+
+
+def test_files_of_counts_come_in_an_order_that_training_does_not_change(tmp_path):
+    batches = from_path(shards(tmp_path)).batches(15)
+    state = torch.get_rng_state()
+    drawn = [batch["x"].to_dense() for batch in batches]
+    torch.set_rng_state(state)
+    for batch, before in zip(batches, drawn, strict=True):
+        assert torch.equal(batch["x"].to_dense(), before)
+        torch.rand(7)  # as training does between batches, and going on with a run does not

@@ -8,7 +8,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch import Tensor
 
+from pyrogen import evaluation
 from pyrogen.inference import ELBO, train
 from pyrogen.models import DirichletProcessMixture, StickBreakingPosterior
 from pyrogen.models.dirichlet_process_mixture import broken
@@ -113,3 +115,26 @@ def test_the_bound_is_below_the_evidence():
     bounds = torch.stack([-ELBO(500)(model, guide, x).detach() for _ in range(20)])
     assert float(bounds.mean()) < evidence
     assert float(bounds.mean()) > evidence - 2
+
+
+def shared_mean(x):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+
+def known_mean(x):
+    pyro.sample("mu", dist.Normal(0.4, 1.5))
+
+
+@pytest.mark.usefixtures("double")
+def test_the_predictive_density_is_the_mean_of_densities(monkeypatch):
+    """With mu ~ N(.4, 1.5^2) a new datum is N(.4, 1.5^2 + 1)."""
+    x = torch.tensor([-1.0, 0.5, 2.0])
+    exact = float(dist.Normal(0.4, (1.5**2 + 1) ** 0.5).log_prob(x).mean())
+    found = evaluation.log_predictive(shared_mean, known_mean, [{"x": x}], num_particles=4000)
+    assert found.value == pytest.approx(exact, abs=0.03)
+    # The mutant, a mean of logarithms, is lower by half the variance of mu and more.
+    monkeypatch.setattr(Tensor, "logsumexp", lambda self, dim: self.mean(dim) + math.log(self.shape[dim]))
+    wrong = evaluation.log_predictive(shared_mean, known_mean, [{"x": x}], num_particles=4000)
+    assert wrong.value < exact - 0.3

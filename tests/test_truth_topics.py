@@ -21,13 +21,13 @@ import pyrogen.models.topic_model
 from pyrogen import evaluation
 from pyrogen.counts import as_csr, entries, take
 from pyrogen.data import Batches, from_counts, reuters
-from pyrogen.distributions import BagOfWords, TopicMixture
+from pyrogen.distributions import BagOfWords, TopicMixture, log_geometric_mean, log_mean
 from pyrogen.errors import ProgramError
 from pyrogen.evaluation.topics import halves
 from pyrogen.inference import ELBO, CollapsedVB, NaturalGradient
 from pyrogen.inference import train as train_as_set
 from pyrogen.models import LDA, CorrelatedTopicModel, DirichletEncoder, MeanField, NormalEncoder, PointTopics, ProdLDA
-from pyrogen.models.coordinate_ascent import local_optimum, log_geometric_mean, log_mean
+from pyrogen.models.coordinate_ascent import local_optimum
 from pyrogen.models.topic_entries import lda, prodlda
 from pyrogen.nn import BagOfWordsMLP
 from pyrogen.programs import log_weights
@@ -288,10 +288,10 @@ def test_batches_stand_for_all_documents():
 
 @pytest.mark.usefixtures("double")
 def test_without_the_scale_of_batches_counts_are_too_low(monkeypatch):
-    def unscaled(x, size, num_data):
-        return pyro.plate("document", size if x is None else len(x))
+    def unscaled(name, x, size, num_data):
+        return pyro.plate(name, size if x is None else len(x))
 
-    monkeypatch.setattr(pyrogen.models.topic_model, "document_plate", unscaled)
+    monkeypatch.setattr(pyrogen.models.topic_model, "scaled_plate", unscaled)
     of_batches, of_all = mean_target()
     assert not torch.allclose(of_batches, of_all, rtol=0.1)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from pyrogen.counts import parts, take
 from pyrogen.data.arrays import member_names, read_members
 from pyrogen.data.batches import Batches
-from pyrogen.data.corpus import Corpus, checked_words, read_counts, to_tensor
+from pyrogen.data.corpus import Corpus
+from pyrogen.data.count_matrix import checked_words, read_counts, to_tensor
 from pyrogen.data.splits import num_rows, own_generator
 from pyrogen.errors import DataError
 from pyrogen.spec import DataSpec

@@ -11,7 +11,8 @@ from pyrogen.data.arrays import member_names, read_arrays
 from pyrogen.data.cache import check_fashion_mnist, check_mnist_10k, find_fashion_mnist, find_mnist_10k
 from pyrogen.data.checks import nearest
 from pyrogen.data.columns import read_columns
-from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text, read_counts, read_text_folder
+from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text, read_text_folder
+from pyrogen.data.count_matrix import read_counts
 from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import find_idx_folder, read_idx, read_idx_folder
 from pyrogen.data.images import SUFFIXES, holds_images, read_image_folder

@@ -1,7 +1,16 @@
 """Distributions that Pyro does not have."""
 
 from pyrogen.distributions.bag_of_words import BagOfWords, TopicMixture
+from pyrogen.distributions.dirichlet import log_geometric_mean, log_mean
 from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
 from pyrogen.distributions.implicit import Implicit, is_implicit
 
-__all__ = ["BagOfWords", "DiscretizedLogistic", "Implicit", "TopicMixture", "is_implicit"]
+__all__ = [
+    "BagOfWords",
+    "DiscretizedLogistic",
+    "Implicit",
+    "TopicMixture",
+    "is_implicit",
+    "log_geometric_mean",
+    "log_mean",
+]

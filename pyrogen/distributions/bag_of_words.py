@@ -6,7 +6,7 @@ import torch
 from pyro.distributions import Multinomial, TorchDistribution, constraints
 from torch import Size, Tensor
 
-from pyrogen.counts import entries, is_csr
+from pyrogen.counts import Entries, entries, is_csr
 from pyrogen.errors import ProgramError
 
 __all__ = ["BagOfWords", "TopicMixture"]
@@ -58,9 +58,8 @@ class BagOfWords(TorchDistribution):
         """Return the log-probability of each word, shape ``batch_shape + (words,)``; 0 where it is not wanted."""
         return self.log_probs if wanted is None else self.log_probs.where(wanted, 0.0)
 
-    def stored_words(self, x: Tensor) -> Tensor:
+    def stored_words(self, found: Entries) -> Tensor:
         """Return the log-probability of each entry of a CSR tensor, shape ``batch_shape[:-1] + (entries,)``."""
-        found = entries(x)
         return self.log_probs[..., found.rows, found.columns]
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ class BagOfWords(TorchDistribution):
                 f"{self.event_shape[0]} words: a row for each document, in a plate over them, a column for each word"
             )
         found = entries(value)
-        scores = found.values * self.stored_words(value)
+        scores = found.values * self.stored_words(found)
         return scores.new_zeros(*scores.shape[:-1], len(value)).index_add(-1, found.rows, scores)
 
 
@@ -115,8 +114,7 @@ class TopicMixture(BagOfWords):
         p = self.weights @ self.topics
         return (p if wanted is None else p.where(wanted, 1.0)).log()
 
-    def stored_words(self, x: Tensor) -> Tensor:
-        found = entries(x)
+    def stored_words(self, found: Entries) -> Tensor:
         weights = self.weights.index_select(-2, found.rows)
         topics = self.topics.mT.index_select(-2, found.columns)
         return torch.einsum("...k,...k->...", weights, topics).log()

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrogen.counts import as_csr, entries, make_csr
+from pyrogen.counts import Entries, as_csr, entries, make_csr, offsets_of
 from pyrogen.distributions import BagOfWords
 from pyrogen.errors import DataError, ProgramError
 from pyrogen.evaluation.estimate import Estimate
@@ -58,10 +58,10 @@ def document_completion(
 
     def scored(batch: dict[str, Tensor]) -> Tensor:
         seen, unseen = halves(batch["x"], generator)
-        score = _predictive(model, guide, batch | {"x": seen}, unseen, num_particles)
-        _, rows, _, counts = entries(unseen)
+        found = entries(unseen)
+        score, counts = _predictive(model, guide, batch | {"x": seen}, found, num_particles), found.values
         totals = counts.new_zeros(len(unseen), 2, dtype=torch.float64)
-        return totals.index_add(0, rows, torch.stack([counts * score, counts], 1).double()).cpu()
+        return totals.index_add(0, found.rows, torch.stack([counts * score, counts], 1).double()).cpu()
 
     score, length = torch.cat(of_each(batches, scored, model, guide)).T
     if length.sum() == 0:
@@ -93,8 +93,7 @@ def halves(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     shuffled = torch.rand(len(rows), generator=generator, dtype=torch.float64).argsort(stable=True).to(rows.device)
     order = shuffled[rows[shuffled].argsort(stable=True)]
     rows, columns = rows[order], columns[order]
-    begins = torch.zeros(len(x), dtype=torch.int64, device=rows.device)
-    begins[1:] = torch.bincount(rows, minlength=len(x)).cumsum(0)[:-1]
+    begins = offsets_of(torch.bincount(rows, minlength=len(x)))
     is_second = (torch.arange(len(rows), device=rows.device) - begins[rows]) % 2 == 1
     first, second = (_counted(rows[part], columns[part], x) for part in (~is_second, is_second))
     return first, second
@@ -102,8 +101,7 @@ def halves(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 def _counted(rows: Tensor, columns: Tensor, like: Tensor) -> Tensor:
     keys, counts = (rows * like.shape[1] + columns).unique(return_counts=True)
-    offsets = torch.zeros(len(like) + 1, dtype=torch.int64, device=rows.device)
-    offsets[1:] = torch.bincount(keys // like.shape[1], minlength=len(like)).cumsum(0)
+    offsets = offsets_of(torch.bincount(keys // like.shape[1], minlength=len(like)))
     return make_csr(offsets, keys % like.shape[1], counts.to(like.dtype), (like.shape[0], like.shape[1]))
 
 
@@ -124,7 +122,7 @@ class Means(Messenger):
 
 
 def _predictive(
-    model: Program, guide: Program | None, seen: Mapping[str, Tensor], unseen: Tensor, count: int
+    model: Program, guide: Program | None, seen: Mapping[str, Tensor], unseen: Entries, count: int
 ) -> Tensor:
     """Return the log-probability of each stored word of a half, given the other."""
     found = []

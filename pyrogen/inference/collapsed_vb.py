@@ -4,9 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from pyrogen.counts import as_csr, entries
+from pyrogen.counts import as_csr, entries, offsets_of, weighted_sums
 from pyrogen.errors import ProgramError
 from pyrogen.inference.natural_gradient import Averages, NaturalGradient, Site, data_sites, prior_of, traces_at
 from pyrogen.sites import Program
@@ -82,32 +81,24 @@ class CollapsedVB(NaturalGradient):
     def _explained(self, site: Site, concentration: Tensor, eta: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected counts of words in topics, ``(topics, words)``, and the loss, of a batch."""
         offsets, rows, columns, counts = entries(as_csr(site["value"]))
-        prior = eta.expand_as(concentration).T[columns]
+        weights, topics = site["fn"].weights, site["fn"].topics
+        eta, alpha = eta.expand_as(concentration), alpha.expand_as(weights)
         of_all = (concentration - eta).clamp(min=0)
         of_topics, totals = of_all.T[columns], of_all.sum(-1)
-        prior_total = eta.expand_as(concentration).sum(-1)
-        alpha_of, alpha_total = alpha.expand_as(site["fn"].weights)[rows], alpha.expand_as(site["fn"].weights).sum(-1)
+        of_prior, prior_totals = eta.T[columns], eta.sum(-1)
         every = torch.arange(len(rows), device=rows.device)
         lengths = counts.new_zeros(len(offsets) - 1).index_add(0, rows, counts)
-        r = site["fn"].weights[rows] * site["fn"].topics.T[columns]
-        r = r / r.sum(-1, keepdim=True)
-        total = r
+        total = weights[rows] * topics.T[columns]
+        r = total / total.sum(-1, keepdim=True)
         for _ in range(self.local_steps):
-            of_documents = _summed(every, r, offsets, counts)
-            in_document = of_documents[rows] - r + alpha_of
-            total = in_document * ((of_topics - r).clamp(min=0) + prior) / ((totals - r).clamp(min=0) + prior_total)
+            in_document = weighted_sums(r, every, counts, offsets)[rows] - r + alpha[rows]
+            total = in_document * ((of_topics - r).clamp(min=0) + of_prior) / ((totals - r).clamp(min=0) + prior_totals)
             r = total / total.sum(-1, keepdim=True)
-        others = (lengths - 1 + alpha_total)[rows]
+        others = (lengths - 1 + alpha.sum(-1))[rows]
         loss = -(counts * (total.sum(-1) / others).log()).sum()
         by_word = columns.argsort(stable=True)
-        ends = torch.bincount(columns, minlength=concentration.shape[-1]).cumsum(0)
-        word_offsets = torch.cat([ends.new_zeros(1), ends])
-        return _summed(by_word, r, word_offsets, counts[by_word]).T, loss
-
-
-def _summed(which: Tensor, values: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
-    """Add up weighted rows of a matrix, those from one offset to the next."""
-    return embedding_bag(which, values, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True)
+        of_words = offsets_of(torch.bincount(columns, minlength=concentration.shape[-1]))
+        return weighted_sums(r, by_word, counts[by_word], of_words).T, loss
 
 
 class Means(Averages):

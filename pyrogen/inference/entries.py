@@ -1,14 +1,16 @@
 """Objectives by name, with plain settings, for the command line."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.annealing import Annealing
 from pyrogen.inference.collapsed_vb import CollapsedVB
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.natural_gradient import NaturalGradient
-from pyrogen.inference.objective import Preference
+from pyrogen.inference.objective import Objective, Preference
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.parameters import modules_of
 from pyrogen.rehearsal import rehearsal
@@ -76,13 +78,7 @@ def natural_gradient(
         delay: at least one; larger values make little of the first batches.
         forgetting: between a half and one for convergence; 0 for steps of one.
     """
-    try:
-        objective = NaturalGradient(delay, forgetting)
-        with rehearsal(modules_of(model, guide).values()):
-            objective(model, guide, **example)
-    except ValueError as error:
-        raise UsageError(f"{_first_line(error)}{CONJUGATE}") from error
-    return objective
+    return _rehearsed(partial(NaturalGradient, delay, forgetting), model, guide, example)
 
 
 @Preference({"guide": "collapsed"}, "is of Dirichlet posteriors").of
@@ -102,13 +98,7 @@ def collapsed_vb(
         forgetting: between a half and one for convergence; 0 for steps of one.
         local_steps: updates of each document's words in a step.
     """
-    try:
-        objective = CollapsedVB(delay, forgetting, local_steps)
-        with rehearsal(modules_of(model, guide).values()):
-            objective(model, guide, **example)
-    except ValueError as error:
-        raise UsageError(f"{_first_line(error)}{CONJUGATE}") from error
-    return objective
+    return _rehearsed(partial(CollapsedVB, delay, forgetting, local_steps), model, guide, example)
 
 
 def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> MaximumLikelihood:
@@ -134,6 +124,8 @@ def check_noise(guide: Program | None) -> None:
         )
 
 
+Learner = TypeVar("Learner", bound=Objective)
+
 CONJUGATE = (
     "; of the catalogue, lda has such posteriors, with --guide mean-field or collapsed, and others learn by "
     "--objective elbo"
@@ -141,9 +133,23 @@ CONJUGATE = (
 """What helps where a posterior is not conjugate."""
 
 
-def _first_line(error: Exception) -> str:
-    """Leave out the table of shapes that Pyro adds."""
-    return str(error).partition("\n")[0]
+def _rehearsed(make: Callable[[], Learner], model: Program, guide: Program | None, example: Any) -> Learner:
+    """Make an objective of conjugate posteriors, and refuse programs that have none before they are trained.
+
+    Raises:
+        UsageError: for settings out of range, and for such programs, with what has conjugate posteriors.
+    """
+    try:
+        objective = make()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    try:
+        with rehearsal(modules_of(model, guide).values()):
+            objective(model, guide, **example)
+    except ProgramError as error:
+        first, *_ = str(error).splitlines()  # without the table of shapes that Pyro adds
+        raise UsageError(f"{first}{CONJUGATE}") from error
+    return objective
 
 
 def _check(num_particles: int) -> None:

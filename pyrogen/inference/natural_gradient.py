@@ -13,7 +13,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrogen.distributions import TopicMixture
+from pyrogen.distributions import TopicMixture, log_geometric_mean
 from pyrogen.errors import ProgramError
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.pairing import check_observed, check_pairing
@@ -195,8 +195,7 @@ class GeometricMeans(Averages):
         # A geometric mean of probabilities may be as small as exp(-1 / concentration).
         fixed = concentration.detach().double()
         # A place in the graph to take a gradient at, from which none goes on to the parameter.
-        log_mean = fixed.digamma() - fixed.sum(-1, keepdim=True).digamma()
-        log_mean = log_mean.clamp(min=SMALLEST) + 0.0 * concentration
+        log_mean = log_geometric_mean(fixed).clamp(min=SMALLEST) + 0.0 * concentration
         self.found[name] = log_mean
         return log_mean.exp()
 

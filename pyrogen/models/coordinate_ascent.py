@@ -4,22 +4,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
-from pyrogen.counts import entries, is_csr, make_csr
+from pyrogen.counts import entries, is_csr, make_csr, weighted_sums
+from pyrogen.distributions import log_geometric_mean
 from pyrogen.errors import ProgramError
 
-__all__ = ["local_optimum", "log_geometric_mean", "log_mean"]
-
-
-def log_geometric_mean(concentration: Tensor) -> Tensor:
-    r"""Return :math:`\mathbb{E}[\log \theta] = \psi(\gamma_k) - \psi(\sum_j \gamma_j)` of a Dirichlet distribution."""
-    return concentration.digamma() - concentration.sum(-1, keepdim=True).digamma()
-
-
-def log_mean(concentration: Tensor) -> Tensor:
-    r"""Return :math:`\log \mathbb{E}[\theta] = \log \gamma_k - \log \sum_j \gamma_j`."""
-    return concentration.log() - concentration.sum(-1, keepdim=True).log()
+__all__ = ["local_optimum"]
 
 
 @torch.no_grad()
@@ -82,8 +72,6 @@ def _sparse(x: Tensor, topics: Tensor) -> Callable[[Tensor], Tensor]:
 
     def explained(weights: Tensor) -> Tensor:
         total = torch.sparse.sampled_addmm(zeros, weights, topics, beta=0.0).values()
-        return embedding_bag(
-            columns, by_word, offsets, mode="sum", per_sample_weights=counts / total, include_last_offset=True
-        )
+        return weighted_sums(by_word, columns, counts / total, offsets)
 
     return explained

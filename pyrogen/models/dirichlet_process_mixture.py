@@ -9,7 +9,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.spec import DataSpec
+from pyrogen.models.plates import scaled_plate
+from pyrogen.spec import DataSpec, check_vectors
 
 __all__ = ["DirichletProcessMixture", "StickBreakingPosterior", "dirichlet_process_mixture"]
 
@@ -70,7 +71,7 @@ class DirichletProcessMixture(PyroModule):
         pi = pyro.deterministic("pi", broken(v), event_dim=1)
         # Draws come first, then components: the plate of data takes the components' place.
         loc, scale = mu.unsqueeze(-3), precision.unsqueeze(-3) ** -0.5
-        with _data_plate(x, size, self.num_data):
+        with scaled_plate("data", x, size, self.num_data):
             k = pyro.sample("k", dist.Categorical(pi), infer={"enumerate": "parallel"})
             chosen = k[..., None, None].expand(*k.shape, 1, self.num_dims)
             return pyro.sample("x", dist.Normal(_at(loc, chosen), _at(scale, chosen)).to_event(1), obs=x)
@@ -91,12 +92,6 @@ def broken(v: Tensor) -> Tensor:
 def _at(values: Tensor, chosen: Tensor) -> Tensor:
     shape = torch.broadcast_shapes(values.shape[:-2], chosen.shape[:-2])
     return values.expand(*shape, *values.shape[-2:]).gather(-2, chosen.expand(*shape, *chosen.shape[-2:])).squeeze(-2)
-
-
-def _data_plate(x: Tensor | None, size: int, num_data: int) -> pyro.plate:
-    if x is None:
-        return pyro.plate("data", size)
-    return pyro.plate("data", max(num_data, len(x)), subsample=torch.arange(len(x), device=x.device))
 
 
 class StickBreakingPosterior(PyroModule):
@@ -143,11 +138,7 @@ def dirichlet_process_mixture(
     Raises:
         UsageError: where the data are not vectors of reals.
     """
-    if spec.kind != "real" or len(spec.shape) != 1:
-        raise UsageError(
-            f"a Dirichlet process mixture needs vectors of reals, and {spec.name} are of kind {spec.kind!r}, shape "
-            f"{spec.shape}"
-        )
+    check_vectors(spec, "a Dirichlet process mixture")
     if components < 2 or alpha <= 0:
         raise UsageError(f"components must be at least 2 and alpha positive, found {components} and {alpha}")
     model = DirichletProcessMixture(spec.num_dims, components, spec.num_data or 1, alpha)

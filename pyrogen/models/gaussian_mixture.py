@@ -7,7 +7,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.spec import DataSpec
+from pyrogen.spec import DataSpec, check_vectors
 
 __all__ = ["GaussianMixture", "gaussian_mixture"]
 
@@ -65,10 +65,7 @@ def gaussian_mixture(spec: DataSpec, *, components: int = 10) -> tuple[GaussianM
     Raises:
         UsageError: where the data are not vectors of reals.
     """
-    if spec.kind != "real" or len(spec.shape) != 1:
-        raise UsageError(
-            f"a Gaussian mixture needs vectors of reals, and {spec.name} are of kind {spec.kind!r}, shape {spec.shape}"
-        )
+    check_vectors(spec, "a Gaussian mixture")
     if components < 1:
         raise UsageError(f"components must be at least 1, found {components}")
     return GaussianMixture(spec.num_dims, components), None

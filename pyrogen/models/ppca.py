@@ -10,7 +10,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.spec import DataSpec
+from pyrogen.spec import DataSpec, check_vectors
 
 __all__ = ["PPCA", "ppca"]
 
@@ -83,8 +83,7 @@ def ppca(spec: DataSpec, *, latent: int = 2) -> tuple[PPCA, object]:
     Raises:
         UsageError: where the data are not vectors of reals, or have fewer dimensions than components.
     """
-    if spec.kind != "real" or len(spec.shape) != 1:
-        raise UsageError(f"PPCA needs vectors of reals, and {spec.name} are of kind {spec.kind!r}, shape {spec.shape}")
+    check_vectors(spec, "PPCA")
     if not 1 <= latent < spec.num_dims:
         raise UsageError(f"latent must be between 1 and {spec.num_dims - 1}, found {latent}")
     model = PPCA(spec.num_dims, latent)

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pyro.nn import PyroModule
 
+from pyrogen.distributions import log_geometric_mean, log_mean
 from pyrogen.errors import UsageError
-from pyrogen.models.coordinate_ascent import log_geometric_mean, log_mean
 from pyrogen.models.topic_guides import DirichletEncoder, LogisticNormalEncoder, MeanField, NormalEncoder, PointTopics
 from pyrogen.models.topic_model import LDA, CorrelatedTopicModel, ProdLDA
 from pyrogen.nn import BagOfWordsMLP, check_widths

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.distributions import Gamma
 from torch.nn.functional import softplus
 
-from pyrogen.models.coordinate_ascent import local_optimum, log_geometric_mean, log_mean
-from pyrogen.models.topic_model import LDA, UNIT, TopicModel, document_plate
+from pyrogen.distributions import log_geometric_mean, log_mean
+from pyrogen.models.coordinate_ascent import local_optimum
+from pyrogen.models.plates import scaled_plate
+from pyrogen.models.topic_model import LDA, UNIT, TopicModel
 
 __all__ = ["DirichletEncoder", "LogisticNormalEncoder", "MeanField", "NormalEncoder", "PointTopics"]
 
@@ -33,8 +35,8 @@ class MeanField(PyroModule):
     Args:
         model: the model.
         log_average: of a Dirichlet distribution, by which topics and weights count in coordinate ascent:
-            :func:`~pyrogen.models.coordinate_ascent.log_geometric_mean`; or
-            :func:`~pyrogen.models.coordinate_ascent.log_mean`, for :class:`~pyrogen.inference.CollapsedVB`.
+            :func:`~pyrogen.distributions.log_geometric_mean`; or
+            :func:`~pyrogen.distributions.log_mean`, for :class:`~pyrogen.inference.CollapsedVB`.
         max_steps: of coordinate ascent.
         tolerance: likewise.
     """
@@ -63,7 +65,7 @@ class MeanField(PyroModule):
         """Draw topics, and weights for documents ``x``."""
         with pyro.plate("topic", len(self.alpha)):
             pyro.sample("phi", dist.Dirichlet(self.concentration))
-        with document_plate(x, 0, self.num_data):
+        with scaled_plate("document", x, 0, self.num_data):
             pyro.sample("theta", dist.Dirichlet(self.weights(x)))
 
 
@@ -95,7 +97,7 @@ class PointTopics(PyroModule):
         log_topics = self.logits.log_softmax(-1)
         with pyro.plate("topic", len(self.alpha)):
             pyro.sample("phi", point(log_topics))
-        with document_plate(x, 0, self.num_data):
+        with scaled_plate("document", x, 0, self.num_data):
             gamma = local_optimum(x, log_topics.detach(), self.alpha, log_mean)
             pyro.sample("theta", point(log_mean(gamma)))
 
@@ -131,7 +133,7 @@ class Encoder(PyroModule):
         if self.log_concentration is not None:
             with pyro.plate("topic", self.num_topics):
                 pyro.sample("phi", dist.Dirichlet(self.log_concentration.exp()))
-        with document_plate(x, 0, self.num_data):
+        with scaled_plate("document", x, 0, self.num_data):
             pyro.sample(self.site, self.posterior(x))
 
 
@@ -152,10 +154,7 @@ class LogisticNormalEncoder(Encoder):
     r"""Weights that are logistic-normal: normal coordinates, one less than topics, broken off a stick one by one."""
 
     def posterior(self, x: Tensor) -> TorchDistribution:
-        loc, raw_scale = self.network(x).chunk(2, -1)
-        return dist.TransformedDistribution(
-            dist.Normal(loc, softplus(raw_scale + UNIT)).to_event(1), [dist.transforms.StickBreakingTransform()]
-        )
+        return dist.TransformedDistribution(normal(self.network(x)), [dist.transforms.StickBreakingTransform()])
 
 
 class NormalEncoder(Encoder):
@@ -164,5 +163,10 @@ class NormalEncoder(Encoder):
     site = "z"
 
     def posterior(self, x: Tensor) -> TorchDistribution:
-        loc, raw_scale = self.network(x).chunk(2, -1)
-        return dist.Normal(loc, softplus(raw_scale + UNIT)).to_event(1)
+        return normal(self.network(x))
+
+
+def normal(outputs: Tensor) -> TorchDistribution:
+    """Return a normal distribution of independent coordinates, by means and what scales are made of."""
+    loc, raw_scale = outputs.chunk(2, -1)
+    return dist.Normal(loc, softplus(raw_scale + UNIT)).to_event(1)

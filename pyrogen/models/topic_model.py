@@ -11,26 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, softplus
 
 from pyrogen.distributions import BagOfWords, TopicMixture
+from pyrogen.models.plates import scaled_plate
 
-__all__ = ["LDA", "CorrelatedTopicModel", "ProdLDA", "TopicModel", "document_plate"]
+__all__ = ["LDA", "CorrelatedTopicModel", "ProdLDA", "TopicModel"]
 
 
 UNIT = log(torch.e - 1)
 """Where softplus is one."""
-
-
-def document_plate(x: Tensor | None, size: int, num_data: int) -> pyro.plate:
-    """Return the plate over a batch of documents, which stands for all of them: it scales by how many there are.
-
-    Args:
-        x: the batch, ``(documents, words)``; without it, the plate is over ``size`` documents that stand for
-            themselves.
-        num_data: how many there are; at least the batch.
-    """
-    if x is None:
-        return pyro.plate("document", size)
-    every = torch.arange(len(x), device=x.device)
-    return pyro.plate("document", max(num_data, len(x)), subsample=every)
 
 
 class TopicModel(PyroModule):
@@ -75,7 +62,7 @@ class TopicModel(PyroModule):
     def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
         """Score documents ``x``; without them, generate ``size``."""
         topics = self.topics()
-        with document_plate(x, size, self.num_data):
+        with scaled_plate("document", x, size, self.num_data):
             return pyro.sample("x", self.words(self.weights(), topics), obs=x)
 
 

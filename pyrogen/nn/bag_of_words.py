@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
-from pyrogen.counts import entries, is_csr
+from pyrogen.counts import entries, is_csr, weighted_sums
 from pyrogen.nn.mlp import MLP
 
 __all__ = ["BagOfWordsMLP"]
@@ -37,9 +36,7 @@ class BagOfWordsMLP(nn.Module):
         """Map counts ``(documents, words)``, CSR or dense, to ``(documents, out)``."""
         if is_csr(x):
             offsets, _, columns, counts = entries(x)
-            first = embedding_bag(
-                columns, self.words, offsets, mode="sum", per_sample_weights=counts.log1p(), include_last_offset=True
-            )
+            first = weighted_sums(self.words, columns, counts.log1p(), offsets)
         else:
             first = x.log1p() @ self.words
         return self.rest(self.dropout(nn.functional.softplus(first + self.bias)))
