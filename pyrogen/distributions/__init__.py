@@ -1,13 +1,18 @@
 """Distributions that Pyro does not have."""
 
+from pyrogen.distributions.autoregressive import Autoregressive, Choice
 from pyrogen.distributions.bag_of_words import BagOfWords, TopicMixture
 from pyrogen.distributions.dirichlet import log_geometric_mean, log_mean
 from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
+from pyrogen.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyrogen.distributions.implicit import Implicit, is_implicit
 
 __all__ = [
+    "Autoregressive",
     "BagOfWords",
+    "Choice",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Implicit",
     "TopicMixture",
     "is_implicit",

@@ -1,6 +1,8 @@
 """Families of generative models, as Pyro programs."""
 
 from pyrogen.models.auto_implicit import AutoImplicit
+from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
+from pyrogen.models.autoregressive_entries import fvsbn, gated_pixelcnn, made, nade, pixelcnn
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.coordinate_ascent import local_optimum
 from pyrogen.models.dirichlet_process_mixture import (
@@ -27,7 +29,9 @@ __all__ = [
     "PPCA",
     "VAE",
     "AutoImplicit",
+    "AutoregressiveModel",
     "Classifier",
+    "ConditionalAutoregressiveModel",
     "ConditionalGenerator",
     "CorrelatedTopicModel",
     "DeterministicEncoder",
@@ -54,11 +58,17 @@ __all__ = [
     "cyclegan",
     "dcgan",
     "dirichlet_process_mixture",
+    "fvsbn",
+    "gated_pixelcnn",
     "gaussian_mixture",
     "generator",
     "joint_vae",
     "lda",
+    "likelihood_of_element",
     "local_optimum",
+    "made",
+    "nade",
+    "pixelcnn",
     "ppca",
     "prodlda",
     "progressive_gan",

@@ -141,7 +141,8 @@ def joint_vae(
 
     Args:
         spec: shape, kind and number of classes of the data.
-        likelihood: bernoulli, categorical, discretized-logistic, gaussian or laplace; by the data's kind if not given.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         latent: the number of latent variables.
         hidden: widths of the hidden layers between data and latent variables.
         label_hidden: widths of the hidden layers between labels and latent variables.

@@ -7,7 +7,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrogen.distributions import DiscretizedLogistic
+from pyrogen.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from pyrogen.errors import UsageError
 from pyrogen.spec import DataSpec
 
@@ -19,6 +19,7 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "Likelihood",
+    "LogisticMixturePixels",
     "likelihood_for",
 ]
 
@@ -106,6 +107,23 @@ class DiscretizedLogisticPixels(Likelihood):
         return DiscretizedLogistic(loc, log_scale.clamp(*self.log_scale_range).exp(), self.spec.levels)
 
 
+class LogisticMixturePixels(Likelihood):
+    """A mixture of ten logistic distributions cut into levels; a weight, a location and a scale of each for each pixel.
+
+    Logarithms of scales are clamped as those of :class:`DiscretizedLogisticPixels`.
+    """
+
+    kinds = ("binary", "levels")
+    components = 10
+    features_per_dim = 3 * components
+
+    def distribution(self, features: Tensor) -> TorchDistribution:
+        logits, loc, log_scale = torch.stack(self._parts(features), -1).chunk(3, -1)
+        low, high = DiscretizedLogisticPixels.log_scale_range
+        assert self.spec.levels is not None
+        return DiscretizedLogisticMixture(logits, loc, log_scale.clamp(low, high).exp(), self.spec.levels)
+
+
 class _LocationScale(Likelihood):
     """A location from the network and one learned scale for each of the datum's values."""
 
@@ -167,4 +185,5 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "discretized-logistic": DiscretizedLogisticPixels,
     "gaussian": Gaussian,
     "laplace": Laplace,
+    "logistic-mixture": LogisticMixturePixels,
 }

@@ -92,7 +92,8 @@ def vae(
 
     Args:
         spec: shape and kind of the data.
-        likelihood: bernoulli, categorical, discretized-logistic, gaussian or laplace; by the data's kind if not given.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         latent: the number of latent variables.
         hidden: widths of the hidden layers of encoder and decoder (mlp).
         network: mlp, or convolutional for images.

@@ -1,26 +1,40 @@
 """Networks, without Pyro."""
 
 from pyrogen.nn.bag_of_words import BagOfWordsMLP
+from pyrogen.nn.causal import Causal, EmbeddedValues, ScaledValues
 from pyrogen.nn.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from pyrogen.nn.dcgan import DCGANCritic, DCGANGenerator
 from pyrogen.nn.flow import LazyDistribution, spline_flow
+from pyrogen.nn.gated_pixelcnn import GatedPixelCNN
+from pyrogen.nn.made import FVSBN, MADE, NADE
 from pyrogen.nn.mlp import MLP, check_widths
+from pyrogen.nn.pixelcnn import PixelCNN
 from pyrogen.nn.progressive import Growth, ProgressiveCritic, ProgressiveGenerator
 from pyrogen.nn.translation import PatchCritic, ResNetTranslator
+from pyrogen.nn.wavenet import WaveNet
 
 __all__ = [
+    "FVSBN",
+    "MADE",
     "MLP",
+    "NADE",
     "BagOfWordsMLP",
+    "Causal",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "DCGANCritic",
     "DCGANGenerator",
+    "EmbeddedValues",
+    "GatedPixelCNN",
     "Growth",
     "LazyDistribution",
     "PatchCritic",
+    "PixelCNN",
     "ProgressiveCritic",
     "ProgressiveGenerator",
     "ResNetTranslator",
+    "ScaledValues",
+    "WaveNet",
     "check_widths",
     "spline_flow",
 ]

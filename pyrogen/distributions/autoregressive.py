@@ -1,0 +1,224 @@
+"""Distributions of data whose elements are drawn one after the other."""
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Size, Tensor
+
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.nn.causal import Causal
+
+__all__ = ["Autoregressive", "Choice"]
+
+Element = Callable[[Tensor], TorchDistribution]
+"""Maps features of shape ``(*shape, num_features)`` to a distribution of batch shape ``shape``."""
+
+
+class Choice(NamedTuple):
+    r"""How elements are chosen when a datum is drawn: the density is that of the model all the same.
+
+    Attributes:
+        temperature: :math:`\tau`; probabilities become :math:`p^{1 / \tau}`, normalised.
+        top_k: choose among the so many most probable values alone.
+        top_p: choose among the most probable values that make up this much probability alone (nucleus sampling).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def checked(self) -> "Choice":
+        """Return the choice.
+
+        Raises:
+            UsageError: for values out of range.
+        """
+        if not self.temperature > 0:
+            raise UsageError(f"temperature must be positive, found {self.temperature}: top_k=1 takes the most probable")
+        if self.top_k is not None and self.top_k < 1:
+            raise UsageError(f"top_k must be at least 1, found {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise UsageError(f"top_p must be above 0 and at most 1, found {self.top_p}")
+        return self
+
+    def logits(self, log_probs: Tensor) -> Tensor:
+        """Map log-probabilities, values last, to those that are drawn from, up to a constant.
+
+        Example:
+            >>> Choice(top_k=1).logits(torch.tensor([0.3, 0.7]).log())
+            tensor([   -inf, -0.3567])
+        """
+        logits = log_probs / self.temperature
+        if self.top_k is not None and self.top_k < logits.shape[-1]:
+            least = logits.topk(self.top_k, -1).values[..., -1:]
+            logits = logits.where(logits >= least, -torch.inf)
+        if self.top_p is not None:
+            ordered, order = logits.sort(-1, descending=True)
+            p = ordered.softmax(-1)
+            # A value stays while those before it do not make up the share: the most probable always does.
+            kept = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, p.cumsum(-1) - p < self.top_p)
+            logits = logits.where(kept, -torch.inf)
+        return logits
+
+
+ANY = Choice()
+"""Draws of the model's own distribution."""
+
+
+class Autoregressive(TorchDistribution):
+    r"""Data whose elements depend on those before them, in the order of the flattened datum.
+
+    .. math:: p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)
+
+    The density is exact and takes one pass of the network; a draw takes one step of it for each element.
+
+    Args:
+        network: maps data, and a context, to the features of each element.
+        element: maps features ``(*shape, num_features)`` to the distribution of elements, of batch shape ``shape``.
+        event_shape: shape of a datum.
+        context: :math:`c`, shape ``batch_shape + (...)``; ``None`` where the network needs none.
+        batch_shape: of the distribution; there has to be a context whose first dimensions it is, or none.
+        support: of an element.
+        choice: how a draw chooses elements.
+
+    Raises:
+        ProgramError: where a context does not have the batch's shape.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyrogen.nn import FVSBN, ScaledValues
+        >>> coin = lambda features: dist.Bernoulli(logits=features[..., 0])
+        >>> d = Autoregressive(FVSBN((4,), ScaledValues(2), 1), coin, (4,))
+        >>> d.sample((3,)).shape, d.log_prob(torch.zeros(3, 4)).shape
+        (torch.Size([3, 4]), torch.Size([3]))
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(
+        self,
+        network: Causal,
+        element: Element,
+        event_shape: Sequence[int],
+        context: Tensor | None = None,
+        batch_shape: Sequence[int] = (),
+        support: Any = constraints.real,
+        choice: Choice = ANY,
+    ) -> None:
+        self.network, self.element, self.context, self.choice = network, element, context, choice.checked()
+        if context is not None and tuple(context.shape[: len(batch_shape)]) != tuple(batch_shape):
+            raise ProgramError(
+                f"a context of shape {tuple(context.shape)} where the batch has shape {tuple(batch_shape)}: its first "
+                f"dimensions must be the batch's"
+            )
+        self.element_support = support
+        self.values: Tensor | None = None
+        self.known: Tensor | None = None
+        super().__init__(Size(batch_shape), Size(event_shape), validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """Elements' own, in the datum's shape."""
+        return constraints.independent(self.element_support, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Autoregressive":
+        """Return the distribution of more data."""
+        batch_shape = Size(batch_shape)
+        context = self.context
+        if context is not None:
+            context = context.expand(*batch_shape, *context.shape[len(self.batch_shape) :])
+        new = self._get_checked_instance(Autoregressive, _instance)
+        Autoregressive.__init__(
+            new, self.network, self.element, self.event_shape, context, batch_shape, self.element_support, self.choice
+        )
+        if self.known is not None and self.values is not None:
+            new.known = self.known.expand(batch_shape + self.event_shape)
+            new.values = self.values.expand(batch_shape + self.event_shape)
+        return new
+
+    def given(self, values: Tensor, known: Tensor) -> "Autoregressive":
+        r"""Return the distribution with some elements held fixed.
+
+        Draws have these values; the density is that of the other elements as they are drawn,
+
+        .. math:: \prod_{i \notin K} p(x_i \mid x_{<i})
+
+        Where what is known comes first (:attr:`is_exact`), that is the conditional :math:`p(x_{\bar K} \mid x_K)`.
+        Otherwise it is not: an element is drawn without a look at the known ones after it. For draws of the exact
+        conditional of any subset, see :func:`pyrogen.evaluation.complete`.
+
+        Args:
+            values: shape ``batch_shape + event_shape`` or one that expands to it; what is not known is not looked at.
+            known: which elements are, bool, likewise.
+        """
+        shape = self._extended_shape()
+        new = self.expand(self.batch_shape)
+        new.known, new.values = known.expand(shape), values.expand(shape)
+        return new
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether draws are of the conditional distribution given what is known."""
+        if self.known is None:
+            return True
+        known = self.known.flatten(len(self.batch_shape))
+        return bool((known[..., 1:] <= known[..., :-1]).all())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density in nats; where elements are given, of the others, and -inf if given ones differ."""
+        return self.log_probs(value).sum(tuple(range(-len(self.event_shape), 0)))
+
+    def log_probs(self, value: Tensor) -> Tensor:
+        r"""Return :math:`\log p(x_i \mid x_{<i})` of each element, in the shape of the value."""
+        lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        shape = lead + self.event_shape
+        x = value.expand(shape).reshape(-1, *self.event_shape)
+        scores = self.element(self.network(x, self._flat_context(lead))).log_prob(x).reshape(shape)
+        if self.known is None or self.values is None:
+            return scores
+        differs = torch.where(value == self.values, 0.0, -torch.inf)
+        return torch.where(self.known, differs.to(scores.dtype), scores)
+
+    def _flat_context(self, lead: Size) -> Tensor | None:
+        if self.context is None:
+            return None
+        own = self.context.shape[len(self.batch_shape) :]
+        return self.context.expand(*lead, *own).reshape(-1, *own)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw data, shape ``sample_shape + batch_shape + event_shape``: a step of the network for each element.
+
+        Raises:
+            UsageError: where values are to be chosen by temperature, top_k or top_p, and cannot be listed.
+        """
+        lead = Size(sample_shape) + self.batch_shape
+        size = prod(self.event_shape)
+        known = values = None
+        if self.known is not None and self.values is not None:
+            known, values = (x.expand(lead + self.event_shape).reshape(-1, size) for x in (self.known, self.values))
+        with torch.no_grad():
+            state = self.network.start(prod(lead), self._flat_context(lead))
+            drawn: list[Tensor] = []
+            for i in range(size):
+                features = self.network.step(drawn[-1] if drawn else None, state)
+                value = self._choose(self.element(features))
+                if known is not None and values is not None:
+                    value = torch.where(known[:, i], values[:, i].to(value.dtype), value)
+                drawn.append(value)
+            return torch.stack(drawn, -1).reshape(lead + self.event_shape)
+
+    def _choose(self, element: TorchDistribution) -> Tensor:
+        if self.choice == ANY:
+            return element.sample()
+        if not element.has_enumerate_support:
+            raise UsageError(
+                f"temperature, top_k and top_p choose among values that can be listed, and those of "
+                f"{type(element).__name__} cannot: leave them out"
+            )
+        values = element.enumerate_support(expand=False)
+        logits = self.choice.logits(element.log_prob(values).movedim(0, -1))
+        chosen = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+        return values.flatten()[chosen]

@@ -1,0 +1,103 @@
+"""Programs of data whose elements are drawn one after the other."""
+
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions import constraints
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyrogen.distributions import Autoregressive, Choice
+from pyrogen.errors import ProgramError
+from pyrogen.models.likelihood import Likelihood, likelihood_for
+from pyrogen.nn.causal import Causal
+from pyrogen.spec import DataSpec, one_hot
+
+__all__ = ["AutoregressiveModel", "ConditionalAutoregressiveModel", "likelihood_of_element"]
+
+
+def likelihood_of_element(spec: DataSpec, name: str | None = None) -> Likelihood:
+    """Make the likelihood of one element of the data, by name, or by the data's kind.
+
+    Raises:
+        UsageError: where there is none of that name, or it does not fit the data.
+
+    Example:
+        >>> likelihood_of_element(DataSpec((1, 8, 8), "levels", levels=17), "categorical").num_features
+        17
+    """
+    return likelihood_for(replace(spec, shape=()), name)
+
+
+class AutoregressiveModel(PyroModule):
+    r"""Data whose elements depend on those before them.
+
+    .. math:: p(x) = \prod_i p(x_i \mid f_\theta(x_{<i}))
+
+    Site: ``x`` of event shape ``spec.shape``, in plate ``data``.
+
+    Args:
+        network: :math:`f_\theta`, which maps data to the features of each element.
+        likelihood: what they mean, of one element: see :func:`likelihood_of_element`.
+        spec: the data.
+
+    Attributes:
+        choice: how draws choose elements; temperature 1 and all of them unless it is set.
+        covariates: names of the arguments that draws are conditioned on.
+    """
+
+    covariates: tuple[str, ...] = ()
+
+    def __init__(self, network: Causal, likelihood: Likelihood, spec: DataSpec) -> None:
+        super().__init__()
+        self.network, self.likelihood, self.spec = network, likelihood, spec
+        self.choice = Choice()
+
+    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
+        """Score the data ``x`` of shape ``(batch, *spec.shape)``; without data, generate ``size`` of them."""
+        size = size if x is None else len(x)
+        with pyro.plate("data", size):
+            return pyro.sample("x", self.distribution(size), obs=x)
+
+    def distribution(self, size: int, context: Tensor | None = None) -> Autoregressive:
+        """Return the distribution of ``size`` data, given a context of shape ``(size, ...)``."""
+        return Autoregressive(
+            self.network,
+            self.likelihood.distribution,
+            self.spec.shape,
+            context,
+            (size,),
+            self._support(),
+            self.choice,
+        )
+
+    def _support(self) -> Any:
+        if self.spec.levels is None or self.spec.kind == "dequantized":
+            return constraints.real
+        return constraints.integer_interval(0, self.spec.levels - 1)
+
+
+class ConditionalAutoregressiveModel(AutoregressiveModel):
+    r"""Data whose elements depend on those before them, and on the datum's label.
+
+    .. math:: p(x \mid y) = \prod_i p(x_i \mid f_\theta(x_{<i}, y))
+
+    Sites as in :class:`AutoregressiveModel`; ``y`` is a covariate, which no site observes. The network's context is the
+    label as a one-hot vector.
+    """
+
+    covariates = ("y",)
+
+    def forward(self, x: Tensor | None = None, size: int = 1, y: Tensor | None = None) -> Tensor:
+        """Score data given labels ``y`` of shape ``(batch,)``; without data, generate one for each label, or random."""
+        classes = self.spec.num_classes
+        assert classes is not None
+        if y is None:
+            device = next(self.network.parameters()).device
+            y = torch.randint(classes, (size if x is None else len(x),), device=device)
+        elif pyro.infer.util.is_validation_enabled() and not ((y >= 0) & (y < classes)).all():
+            raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
+        with pyro.plate("data", len(y)):
+            return pyro.sample("x", self.distribution(len(y), one_hot(y, self.spec)), obs=x)
