@@ -6,6 +6,7 @@ from pyrogen.distributions.dirichlet import log_geometric_mean, log_mean
 from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
 from pyrogen.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyrogen.distributions.implicit import Implicit, is_implicit
+from pyrogen.distributions.jacobi import JacobiDraws, sample_by_jacobi
 
 __all__ = [
     "Autoregressive",
@@ -14,8 +15,10 @@ __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "Implicit",
+    "JacobiDraws",
     "TopicMixture",
     "is_implicit",
     "log_geometric_mean",
     "log_mean",
+    "sample_by_jacobi",
 ]

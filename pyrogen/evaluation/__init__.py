@@ -4,6 +4,7 @@ from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
 from pyrogen.evaluation.classification import accuracy, calibration_error
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
+from pyrogen.evaluation.completion import complete
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
@@ -11,6 +12,7 @@ from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
+from pyrogen.evaluation.text import bits_per_char, surprises, text_distribution
 from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "PrecisionRecall",
     "accuracy",
     "attribute_arithmetic",
+    "bits_per_char",
     "calibration_error",
+    "complete",
     "coverage",
     "document_completion",
     "elbo",
@@ -43,6 +47,8 @@ __all__ = [
     "precision_recall",
     "simulation_based_calibration",
     "spacing",
+    "surprises",
+    "text_distribution",
     "topic_diversity",
     "topic_stability",
     "uniformity",
