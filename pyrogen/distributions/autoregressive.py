@@ -10,6 +10,7 @@ from torch import Size, Tensor
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.nn.causal import Causal
+from pyrogen.nn.recurrent import Memory, Recurrent
 
 __all__ = ["Autoregressive", "Choice"]
 
@@ -83,9 +84,11 @@ class Autoregressive(TorchDistribution):
         batch_shape: of the distribution; there has to be a context whose first dimensions it is, or none.
         support: of an element.
         choice: how a draw chooses elements.
+        memory: what a :class:`~pyrogen.nn.Recurrent` network has read before these data, of the batch's shape; each
+            datum is then what follows.
 
     Raises:
-        ProgramError: where a context does not have the batch's shape.
+        ProgramError: where a context or a memory does not have the batch's shape, or the network has no memory.
 
     Example:
         >>> import pyro.distributions as dist
@@ -107,13 +110,22 @@ class Autoregressive(TorchDistribution):
         batch_shape: Sequence[int] = (),
         support: Any = constraints.real,
         choice: Choice = ANY,
+        memory: Memory | None = None,
     ) -> None:
         self.network, self.element, self.context, self.choice = network, element, context, choice.checked()
+        self.memory = memory
+        self._last: tuple[Tensor, Tensor, Memory] | None = None
         if context is not None and tuple(context.shape[: len(batch_shape)]) != tuple(batch_shape):
             raise ProgramError(
                 f"a context of shape {tuple(context.shape)} where the batch has shape {tuple(batch_shape)}: its first "
                 f"dimensions must be the batch's"
             )
+        if memory is not None and memory.previous.shape != tuple(batch_shape):
+            raise ProgramError(
+                f"a memory of {tuple(memory.previous.shape)} sequences where the batch has shape {tuple(batch_shape)}"
+            )
+        if memory is not None and not isinstance(network, Recurrent):
+            raise ProgramError(f"a memory is given, and {type(network).__name__} has none: leave it out")
         self.element_support = support
         self.values: Tensor | None = None
         self.known: Tensor | None = None
@@ -130,10 +142,21 @@ class Autoregressive(TorchDistribution):
         context = self.context
         if context is not None:
             context = context.expand(*batch_shape, *context.shape[len(self.batch_shape) :])
+        memory = None if self.memory is None else self._expanded(self.memory, batch_shape)
         new = self._get_checked_instance(Autoregressive, _instance)
         Autoregressive.__init__(
-            new, self.network, self.element, self.event_shape, context, batch_shape, self.element_support, self.choice
+            new,
+            self.network,
+            self.element,
+            self.event_shape,
+            context,
+            batch_shape,
+            self.element_support,
+            self.choice,
+            memory,
         )
+        if batch_shape == self.batch_shape:
+            new._last = self._last
         if self.known is not None and self.values is not None:
             new.known = self.known.expand(batch_shape + self.event_shape)
             new.values = self.values.expand(batch_shape + self.event_shape)
@@ -173,14 +196,51 @@ class Autoregressive(TorchDistribution):
 
     def log_probs(self, value: Tensor) -> Tensor:
         r"""Return :math:`\log p(x_i \mid x_{<i})` of each element, in the shape of the value."""
-        lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
-        shape = lead + self.event_shape
-        x = value.expand(shape).reshape(-1, *self.event_shape)
-        scores = self.element(self.network(x, self._flat_context(lead))).log_prob(x).reshape(shape)
+        features = self.features(value)
+        scores = self.element(features).log_prob(value.expand(features.shape[:-1]))
         if self.known is None or self.values is None:
             return scores
         differs = torch.where(value == self.values, 0.0, -torch.inf)
         return torch.where(self.known, differs.to(scores.dtype), scores)
+
+    def features(self, value: Tensor) -> Tensor:
+        """Return what the network says of each element given those before, shape ``(*shape, num_features)``."""
+        lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
+        if self.memory is not None:
+            features, _ = self._resumed(value, self.memory, lead)
+        else:
+            x = value.expand(lead + self.event_shape).reshape(-1, *self.event_shape)
+            features = self.network(x, self._flat_context(lead))
+        return features.reshape(*lead, *self.event_shape, features.shape[-1])
+
+    def after(self, value: Tensor) -> Memory:
+        """Return the network's memory after it has read data of the batch's shape as well.
+
+        The features that come with it are kept: to score the same tensor takes no further pass.
+
+        Raises:
+            ProgramError: where the distribution has no memory to go on from.
+        """
+        if self.memory is None:
+            raise ProgramError("there is no memory to go on from: give the distribution one, of network.begin(batch)")
+        features, memory = self._resumed(value, self.memory, self.batch_shape)
+        self._last = value, features, memory
+        return memory
+
+    def _resumed(self, value: Tensor, memory: Memory, lead: Size) -> tuple[Tensor, Memory]:
+        if self._last is not None and self._last[0] is value:
+            return self._last[1:]
+        assert isinstance(self.network, Recurrent)
+        x = value.expand(lead + self.event_shape).reshape(prod(lead), -1)
+        return self.network.resume(x, self._flat_memory(memory, lead))
+
+    def _expanded(self, memory: Memory, lead: Size) -> Memory:
+        own = memory.hidden.shape[len(self.batch_shape) :]
+        return Memory(memory.previous.expand(lead), memory.hidden.expand(*lead, *own))
+
+    def _flat_memory(self, memory: Memory, lead: Size) -> Memory:
+        previous, hidden = self._expanded(memory, lead)
+        return Memory(previous.reshape(-1), hidden.reshape(prod(lead), *hidden.shape[len(lead) :]))
 
     def _flat_context(self, lead: Size) -> Tensor | None:
         if self.context is None:
@@ -200,15 +260,23 @@ class Autoregressive(TorchDistribution):
         if self.known is not None and self.values is not None:
             known, values = (x.expand(lead + self.event_shape).reshape(-1, size) for x in (self.known, self.values))
         with torch.no_grad():
-            state = self.network.start(prod(lead), self._flat_context(lead))
+            previous, state = self._start(lead)
             drawn: list[Tensor] = []
             for i in range(size):
-                features = self.network.step(drawn[-1] if drawn else None, state)
+                features = self.network.step(drawn[-1] if drawn else previous, state)
                 value = self._choose(self.element(features))
                 if known is not None and values is not None:
                     value = torch.where(known[:, i], values[:, i].to(value.dtype), value)
                 drawn.append(value)
             return torch.stack(drawn, -1).reshape(lead + self.event_shape)
+
+    def _start(self, lead: Size) -> tuple[Tensor | None, Any]:
+        """Return the element before the first, and the state that its step is to be taken from."""
+        if self.memory is None:
+            return None, self.network.start(prod(lead), self._flat_context(lead))
+        assert isinstance(self.network, Recurrent)
+        memory = self._flat_memory(self.memory, lead)
+        return memory.previous, self.network.recall(memory)
 
     def _choose(self, element: TorchDistribution) -> Tensor:
         if self.choice == ANY:

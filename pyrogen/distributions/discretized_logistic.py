@@ -63,8 +63,8 @@ class DiscretizedLogistic(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         half = 1 / (self.levels - 1)
-        centred = 2 * half * value - 1 - self.loc
-        upper, lower = (centred + half) / self.scale, (centred - half) / self.scale
+        # Edges are computed as those of the neighbours are, to the last bit: at a small scale the sum would tell.
+        upper, lower = (((2 * value + side) * half - 1 - self.loc) / self.scale for side in (1, -1))
         below = -softplus(-upper)
         above = -softplus(lower)
         # The bin's width is taken as such: the difference of two far edges would round to zero.

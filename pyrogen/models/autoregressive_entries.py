@@ -1,6 +1,7 @@
 """Autoregressive models by name, with plain settings."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pyrogen.errors import UsageError
 from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
@@ -8,14 +9,17 @@ from pyrogen.nn import (
     FVSBN,
     MADE,
     NADE,
+    DiagonalBiLSTM,
     GatedPixelCNN,
     PixelCNN,
+    PixelCNNPlusPlus,
+    RowLSTM,
     ScaledValues,
     check_widths,
 )
 from pyrogen.spec import DataSpec
 
-__all__ = ["fvsbn", "gated_pixelcnn", "made", "nade", "pixelcnn"]
+__all__ = ["fvsbn", "gated_pixelcnn", "made", "nade", "pixel_rnn", "pixelcnn", "pixelcnn_pp"]
 
 
 def fvsbn(spec: DataSpec, *, likelihood: str | None = None) -> tuple[AutoregressiveModel, None]:
@@ -39,6 +43,9 @@ def fvsbn(spec: DataSpec, *, likelihood: str | None = None) -> tuple[Autoregress
     """
     element = likelihood_of_element(spec, likelihood)
     return AutoregressiveModel(FVSBN(spec.shape, _encoder(spec), element.num_features), element, spec), None
+
+
+vars(fvsbn)["objective"] = "maximum-likelihood"
 
 
 def nade(spec: DataSpec, *, likelihood: str | None = None, hidden: int = 500) -> tuple[AutoregressiveModel, None]:
@@ -65,6 +72,9 @@ def nade(spec: DataSpec, *, likelihood: str | None = None, hidden: int = 500) ->
     return AutoregressiveModel(NADE(spec.shape, _encoder(spec), element.num_features, hidden), element, spec), None
 
 
+vars(nade)["objective"] = "maximum-likelihood"
+
+
 def made(
     spec: DataSpec, *, likelihood: str | None = None, hidden: Sequence[int] = (500, 500)
 ) -> tuple[AutoregressiveModel, None]:
@@ -89,6 +99,9 @@ def made(
     check_widths(hidden=hidden)
     element = likelihood_of_element(spec, likelihood)
     return AutoregressiveModel(MADE(spec.shape, _encoder(spec), element.num_features, hidden), element, spec), None
+
+
+vars(made)["objective"] = "maximum-likelihood"
 
 
 def pixelcnn(
@@ -118,6 +131,9 @@ def pixelcnn(
     element = likelihood_of_element(spec, likelihood)
     network = PixelCNN(spec.shape, _encoder(spec), element.num_features, channels, layers, kernel)
     return AutoregressiveModel(network, element, spec), None
+
+
+vars(pixelcnn)["objective"] = "maximum-likelihood"
 
 
 def gated_pixelcnn(
@@ -159,6 +175,98 @@ def gated_pixelcnn(
     return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
 
 
+vars(gated_pixelcnn)["objective"] = "maximum-likelihood"
+
+
+def pixel_rnn(
+    spec: DataSpec,
+    *,
+    likelihood: str | None = None,
+    network: Literal["row", "diagonal"] = "diagonal",
+    channels: int = 16,
+    layers: int = 7,
+) -> tuple[AutoregressiveModel, None]:
+    """Make a PixelRNN: LSTMs over an image, from row to row or along diagonals from both sides.
+
+    Args:
+        spec: shape and kind of the data.
+        likelihood: as of fvsbn.
+        network: row, where a pixel sees a triangle above it; or diagonal, where it sees all that come before it.
+        channels: units of an LSTM, an even number; between layers there are twice as many.
+        layers: of one LSTM, or of one from each side.
+
+    Returns:
+        The model, and no guide.
+
+    Raises:
+        UsageError: where the data are not images of one channel, or the likelihood does not fit them.
+
+    Example:
+        >>> model, _ = pixel_rnn(DataSpec((1, 8, 8), "binary"), channels=4, layers=1)
+        >>> model(size=3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    check_images(spec, channels, layers)
+    element = likelihood_of_element(spec, likelihood)
+    made_by = {"row": RowLSTM, "diagonal": DiagonalBiLSTM}[network]
+    return (
+        AutoregressiveModel(made_by(spec.shape, _encoder(spec), element.num_features, channels, layers), element, spec),
+        None,
+    )
+
+
+vars(pixel_rnn)["objective"] = "maximum-likelihood"
+
+
+def pixelcnn_pp(
+    spec: DataSpec,
+    *,
+    likelihood: str | None = None,
+    channels: int = 32,
+    layers: int = 2,
+    halvings: int = 2,
+    dropout: float = 0.0,
+    conditional: bool = False,
+) -> tuple[AutoregressiveModel, None]:
+    """Make a PixelCNN++: two streams of gated residual layers at several resolutions.
+
+    Args:
+        spec: shape and kind of the data.
+        likelihood: as of fvsbn, but logistic-mixture for levels if not given.
+        channels: of each stream, an even number; the paper has 160, and 5 layers.
+        layers: of each stream, at each resolution and on the way to coarser ones.
+        halvings: how often the sides of images are halved.
+        dropout: the share of units inside of layers that are dropped in training.
+        conditional: model data given their labels.
+
+    Returns:
+        The model, and no guide.
+
+    Raises:
+        UsageError: where the data are not images of one channel, have no labels to condition on, the likelihood does
+            not fit them, or a setting is out of range.
+
+    Example:
+        >>> model, _ = pixelcnn_pp(DataSpec((1, 8, 8), "levels", levels=17), channels=4, layers=1)
+        >>> model(size=3).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    check_images(spec, channels, layers)
+    if halvings < 0 or not 0 <= dropout < 1:
+        raise UsageError(f"halvings must be at least 0 and dropout in [0, 1), found {halvings} and {dropout}")
+    if likelihood is None and spec.kind == "levels":
+        likelihood = "logistic-mixture"
+    element = likelihood_of_element(spec, likelihood)
+    context = labels(spec, conditional)
+    network = PixelCNNPlusPlus(
+        spec.shape, _encoder(spec), element.num_features, channels, layers, halvings, dropout, context
+    )
+    return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
+
+
+vars(pixelcnn_pp)["objective"] = "maximum-likelihood"
+
+
 def labels(spec: DataSpec, conditional: bool) -> int:
     """Return how many labels there are to condition on; none where that is not asked for.
 
@@ -172,7 +280,7 @@ def labels(spec: DataSpec, conditional: bool) -> int:
     return spec.num_classes
 
 
-def check_images(spec: DataSpec, channels: int, layers: int, kernel: int) -> None:
+def check_images(spec: DataSpec, channels: int, layers: int, kernel: int = 3) -> None:
     """Refuse data that are not images of one channel, and windows that have no middle.
 
     Raises:

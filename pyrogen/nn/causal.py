@@ -15,14 +15,17 @@ __all__ = [
     "CausalConv1d",
     "EmbeddedValues",
     "Layers",
+    "OneHotValues",
     "Pointwise",
     "RowConv2d",
     "ScaledValues",
     "ValueEncoder",
+    "contextual",
     "gated",
     "queue",
     "shift",
     "shift_down",
+    "uniform",
 ]
 
 
@@ -37,10 +40,15 @@ class Causal(nn.Module, ABC):
 
     A state holds what layers saw in queues (:func:`queue`). The arithmetic of a step is in methods that see tensors
     alone, named in ``cores``, which :meth:`compile_steps` compiles.
+
+    Attributes:
+        num_features: how many numbers it says of an element.
+        has_any_length: whether data are sequences, and may have any length.
     """
 
     cores: tuple[str, ...] = ("core",)
     num_features: int
+    has_any_length: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -66,8 +74,11 @@ class Causal(nn.Module, ABC):
 
     def compile_steps(self) -> None:
         """Compile the arithmetic of steps: the next one takes seconds, those that follow a fraction of their time."""
+        # On the host, the calls between kernels cost more in Python than many kernels do.
+        on_host = all(parameter.device.type == "cpu" for parameter in self.parameters())
         for name in self.cores:
-            setattr(self, name, torch.compile(getattr(type(self), name).__get__(self), dynamic=False))
+            method = getattr(type(self), name).__get__(self)
+            setattr(self, name, torch.compile(method, dynamic=False, options={"cpp_wrapper": on_host}))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was compiled to the original: it reads that one's parameters."""
@@ -110,6 +121,22 @@ def gated(x: Tensor) -> Tensor:
     """
     a, b = x.chunk(2, 1)
     return a.tanh() * b.sigmoid()
+
+
+def contextual(layer: nn.Module | None, context: Tensor | None) -> Tensor | None:
+    """Map a context by the layer that a network has for it, if it has one.
+
+    Raises:
+        ValueError: where the network has such a layer and is called without a context, or the reverse.
+
+    Example:
+        >>> contextual(Pointwise(2, 3), torch.zeros(4, 2)).shape, contextual(None, None)
+        (torch.Size([4, 3]), None)
+    """
+    if (context is None) != (layer is None):
+        has, called = ("without", "with") if layer is None else ("with", "without")
+        raise ValueError(f"a network {has} a context was called {called} one")
+    return None if context is None or layer is None else layer(context)
 
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -183,8 +210,34 @@ class EmbeddedValues(ValueEncoder):
         return nn.functional.embedding(x.long(), self.table)
 
 
-def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """Draw weights as torch's own layers do."""
+class OneHotValues(ValueEncoder):
+    """Map whole numbers to vectors of zeros and a one.
+
+    Args:
+        levels: the number of values, which are 0 to ``levels - 1``, and the length of a vector.
+
+    Example:
+        >>> OneHotValues(3)(torch.tensor([0.0, 2.0]))
+        tensor([[1., 0., 0.],
+                [0., 0., 1.]])
+    """
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.width = levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map values of any shape to vectors in a new last dimension."""
+        return (x.unsqueeze(-1) == torch.arange(self.width, device=x.device)).to(x.dtype)
+
+
+def uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    r"""Draw weights as torch's own layers do, between :math:`\pm 1 / \sqrt{n}` for a fan-in of :math:`n`.
+
+    Example:
+        >>> bool((uniform(100, fan_in=4).abs() < 0.5).all())
+        True
+    """
     return nn.Parameter((2 * torch.rand(shape) - 1) / sqrt(fan_in))
 
 
@@ -212,8 +265,8 @@ class CausalConv1d(nn.Module):
     def __init__(self, num_inputs: int, num_outputs: int, kernel: int, dilation: int = 1) -> None:
         super().__init__()
         self.kernel, self.dilation, self.num_inputs = kernel, dilation, num_inputs
-        self.weight = _uniform(kernel, num_inputs, num_outputs, fan_in=kernel * num_inputs)
-        self.bias = _uniform(num_outputs, fan_in=kernel * num_inputs)
+        self.weight = uniform(kernel, num_inputs, num_outputs, fan_in=kernel * num_inputs)
+        self.bias = uniform(num_outputs, fan_in=kernel * num_inputs)
 
     @property
     def memory(self) -> int:
@@ -255,8 +308,8 @@ class Pointwise(nn.Module):
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
-        self.weight = _uniform(num_outputs, num_inputs, fan_in=num_inputs)
-        self.bias = _uniform(num_outputs, fan_in=num_inputs)
+        self.weight = uniform(num_outputs, num_inputs, fan_in=num_inputs)
+        self.bias = uniform(num_outputs, fan_in=num_inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, num_inputs)``, sequences, rows or images of them, to as many ``num_outputs``."""
@@ -275,29 +328,37 @@ class RowConv2d(nn.Module):
         num_outputs: channels that go out.
         rows: how many rows it sees, the present one among them.
         columns: how many columns it sees, an odd number.
+        stride: give every so many rows, and of these every so many columns, the first of each included.
 
     Example:
         >>> RowConv2d(1, 2, 2, 3)(torch.zeros(4, 1, 5, 5)).shape
         torch.Size([4, 2, 5, 5])
+        >>> RowConv2d(1, 2, 2, 3, stride=2)(torch.zeros(4, 1, 5, 5)).shape
+        torch.Size([4, 2, 3, 3])
     """
 
-    def __init__(self, num_inputs: int, num_outputs: int, rows: int, columns: int) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, rows: int, columns: int, stride: int = 1) -> None:
         super().__init__()
-        self.rows, self.columns, self.num_inputs = rows, columns, num_inputs
-        self.weight = _uniform(num_outputs, num_inputs, rows, columns, fan_in=num_inputs * rows * columns)
-        self.bias = _uniform(num_outputs, fan_in=num_inputs * rows * columns)
+        self.rows, self.columns, self.num_inputs, self.stride = rows, columns, num_inputs, stride
+        self.weight = uniform(num_outputs, num_inputs, rows, columns, fan_in=num_inputs * rows * columns)
+        self.bias = uniform(num_outputs, fan_in=num_inputs * rows * columns)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(batch, num_inputs, height, width)`` to ``(batch, num_outputs, height, width)``."""
+        """Map images ``(batch, num_inputs, height, width)`` to as many ``num_outputs``, of each side's stride-th."""
         return self._convolved(pad(x, (0, 0, self.rows - 1, 0)))
 
     def start(self, batch: int, width: int) -> deque[Tensor]:
         """Return the queue of the rows that it has seen: none."""
         return queue(self.rows - 1, self.bias.new_zeros(batch, self.num_inputs, width))
 
-    def step(self, row: Tensor, seen: Sequence[Tensor]) -> Tensor:
+    @staticmethod
+    def taps(seen: deque[Tensor]) -> list[Tensor]:
+        """Take from the queue what the next output needs, the oldest first: all of it."""
+        return list(seen)
+
+    def step(self, row: Tensor, taps: Sequence[Tensor]) -> Tensor:
         """Map the newest row ``(batch, num_inputs, width)``, and those above it, to the newest output row."""
-        return self._convolved(torch.stack([*seen, row], -2)).squeeze(-2)
+        return self._convolved(torch.stack([*taps, row], -2)).squeeze(-2)
 
     def _convolved(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.bias, padding=(0, self.columns // 2))
+        return conv2d(x, self.weight, self.bias, self.stride, (0, self.columns // 2))

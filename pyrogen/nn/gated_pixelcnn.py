@@ -5,7 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, ValueEncoder, gated, shift, shift_down
+from pyrogen.nn.causal import (
+    CausalConv1d,
+    Layers,
+    Pointwise,
+    RowConv2d,
+    ValueEncoder,
+    contextual,
+    gated,
+    shift,
+    shift_down,
+)
 from pyrogen.nn.raster import ImageContext, Raster, RasterState
 
 __all__ = ["GatedPixelCNN"]
@@ -39,7 +49,7 @@ class GatedLayer(nn.Module):
         return out if self.is_first else h + out, self.skip(g)
 
 
-class GatedPixelCNN(Raster):
+class GatedPixelCNN(Raster[RasterState]):
     """The gated PixelCNN, with residual and skip connections in the horizontal stack.
 
     Args:
@@ -99,12 +109,8 @@ class GatedPixelCNN(Raster):
         return self.decode(self.features(self.output(skips)))
 
     def _added(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
-        if (context is None) != (self.context is None):
-            raise ValueError(
-                f"a network {'without' if self.context is None else 'with'} a context was called "
-                f"{'with' if self.context is None else 'without'} one"
-            )
-        return None if context is None or self.context is None else self.context(context).chunk(len(self.layers), 1)
+        mapped = contextual(self.context, context)
+        return None if mapped is None else mapped.chunk(len(self.layers), 1)
 
     def start(self, batch: int, context: Tensor | None = None) -> RasterState:
         nothing = self.features.bias.new_zeros(batch, self.encoder.width)

@@ -47,7 +47,7 @@ class Block(nn.Module):
         return x + self.widen(self.masked(self.narrow(x)))
 
 
-class PixelCNN(Raster):
+class PixelCNN(Raster[RasterState]):
     """The PixelCNN: a masked convolution, residual blocks of masked convolutions, and two layers on each pixel.
 
     A pixel does not see some of those above it to the right, however deep the network: the blind spot, which

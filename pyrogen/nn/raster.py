@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -35,7 +36,10 @@ class RasterState:
     index: int = 0
 
 
-class Raster(Causal):
+State = TypeVar("State", bound=RasterState)
+
+
+class Raster(Causal, Generic[State]):
     """A network of images of one channel that draws row after row.
 
     What the rows above say is computed for a whole row when it begins (:meth:`begin_row`), which costs each pixel a
@@ -69,14 +73,14 @@ class Raster(Causal):
         return features.movedim(1, -1).unsqueeze(1)
 
     @abstractmethod
-    def begin_row(self, state: RasterState) -> None:
+    def begin_row(self, state: State) -> None:
         """Set ``links``, bring ``above`` up to date, and empty ``left``; the finished row is in ``made``."""
 
     @abstractmethod
-    def pixel(self, x: Tensor, state: RasterState) -> Tensor:
+    def pixel(self, x: Tensor, state: State) -> Tensor:
         """Return the features of a pixel, given the encoded one to its left, or zeros."""
 
-    def step(self, previous: Tensor | None, state: RasterState) -> Tensor:
+    def step(self, previous: Tensor | None, state: State) -> Tensor:
         x = state.nothing if previous is None else self.encoder(previous)
         if previous is not None:
             state.made[0].append(x)

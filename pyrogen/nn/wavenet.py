@@ -5,28 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv1d, pad
 
-from pyrogen.nn.causal import Causal, CausalConv1d, Layers, Pointwise, ValueEncoder, gated, shift
+from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, ValueEncoder, contextual, gated, queue, shift, uniform
 
 __all__ = ["WaveNet"]
-
-
-class DilatedLayer(nn.Module):
-    r"""A gated convolution, whose output goes on to the next layer and, past all of them, to the end.
-
-    .. math:: g = \tanh(W_f * x + V_f c) \odot \sigma(W_g * x + V_g c), \qquad x' = x + W_r g, \quad s = W_s g
-    """
-
-    def __init__(self, channels: int, skip: int, kernel: int, dilation: int) -> None:
-        super().__init__()
-        self.dilated = CausalConv1d(channels, 2 * channels, kernel, dilation)
-        self.output = Pointwise(channels, channels + skip)
-        self.channels = channels
-
-    def finish(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the next layer's input and what is skipped to the end, of the gate's input."""
-        out = self.output(gated(before))
-        return x + out[:, : self.channels], out[:, self.channels :]
 
 
 @dataclass
@@ -35,21 +18,27 @@ class SequenceState:
 
     Attributes:
         nothing: the encoded element before the first: zeros.
-        seen: for each convolution, the last inputs that it saw.
-        context: what is added to gates, shape ``(batch, channels, time or 1)``.
+        first: the last inputs of the first convolution.
+        seen: for each dilated one, the last inputs that it saw.
+        context: what is added to gates, shape ``(layers, batch, 2 channels, time or 1)``.
         index: the number of elements before the present one.
     """
 
     nothing: Tensor
+    first: deque[Tensor]
     seen: list[deque[Tensor]]
     context: Tensor | None
     index: int = 0
 
 
 class WaveNet(Causal):
-    r"""WaveNet.
+    r"""WaveNet: gated convolutions, each of whose outputs goes on to the next and, past all of them, to the end.
 
-    The receptive field is :math:`2 + (k - 1) \sum_l d_l` elements, with dilations
+    .. math::
+        g_l = \tanh(W_f * x_l + V_f c) \odot \sigma(W_g * x_l + V_g c), \qquad
+        x_{l + 1} = x_l + W_r g_l, \qquad s = \sum_l W_s g_l
+
+    The receptive field is :math:`k + (k - 1) \sum_l d_l` elements, with dilations
     :math:`d_l = 1, 2, 4, \dots` in each stack.
 
     Args:
@@ -73,6 +62,8 @@ class WaveNet(Causal):
         (torch.Size([2, 20, 256]), 9)
     """
 
+    has_any_length = True
+
     def __init__(
         self,
         encoder: ValueEncoder,
@@ -87,18 +78,20 @@ class WaveNet(Causal):
         super().__init__()
         skip = channels if skip is None else skip
         self.encoder, self.num_features, self.channels = encoder, num_features, channels
-        self.first = CausalConv1d(encoder.width, channels, kernel)
-        dilations = [2**i for i in range(layers)] * stacks
-        self.layers: Layers[DilatedLayer] = Layers(
-            DilatedLayer(channels, skip, kernel, dilation) for dilation in dilations
-        )
-        self.context = Pointwise(context, 2 * channels * len(dilations)) if context else None
+        self.dilations, self.kernel = [2**i for i in range(layers)] * stacks, kernel
+        n, c = len(self.dilations), channels
+        self.first = CausalConv1d(encoder.width, c, kernel)
+        self.dilated = uniform(n, kernel, c, 2 * c, fan_in=kernel * c)
+        self.dilated_bias = uniform(n, 2 * c, fan_in=kernel * c)
+        self.residual, self.residual_bias = uniform(n, c, c, fan_in=c), uniform(n, c, fan_in=c)
+        self.skip, self.skip_bias = uniform(n, c, skip, fan_in=c), uniform(skip, fan_in=c)
+        self.context = Pointwise(context, 2 * c * n) if context else None
         self.output = nn.Sequential(nn.ReLU(), Pointwise(skip, skip), nn.ReLU(), Pointwise(skip, num_features))
 
     @property
     def receptive_field(self) -> int:
         """How many elements before it an element depends on."""
-        return 1 + self.first.memory + sum(layer.dilated.memory for layer in self.layers)
+        return 1 + self.first.memory + (self.kernel - 1) * sum(self.dilations)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Map sequences ``(batch, time)`` to ``(batch, time, num_features)``.
@@ -109,51 +102,60 @@ class WaveNet(Causal):
         """
         h = self.first(shift(self.encoder(x).movedim(-1, 1)))
         added = self._added(context)
-        skips: Tensor | float = 0.0
-        for i, layer in enumerate(self.layers):
-            before = layer.dilated(h)
-            h, skip = layer.finish(h, before if added is None else before + added[i])
-            skips = skips + skip
+        skips = self.skip_bias[:, None]
+        for i, dilation in enumerate(self.dilations):
+            # Each layer pads its own input: padding the first one's alone would fill the others with biases.
+            padded = pad(h, ((self.kernel - 1) * dilation, 0))
+            before = conv1d(padded, self.dilated[i].permute(2, 1, 0), self.dilated_bias[i], dilation=dilation)
+            g = gated(before if added is None else before + added[i])
+            skips = skips + conv1d(g, self.skip[i].T.unsqueeze(-1))
+            h = h + conv1d(g, self.residual[i].T.unsqueeze(-1), self.residual_bias[i])
         return self.output(skips).movedim(1, -1)
 
-    def _added(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
-        if (context is None) != (self.context is None):
-            has = "with" if self.context is not None else "without"
-            called = "with" if context is not None else "without"
-            raise ValueError(f"a network {has} a context was called {called} one")
-        if context is None or self.context is None:
-            return None
-        mapped = self.context(context if context.dim() == 3 else context.unsqueeze(-1))
-        return mapped.chunk(len(self.layers), 1)
+    def _added(self, context: Tensor | None) -> Tensor | None:
+        sequence = context.unsqueeze(-1) if context is not None and context.dim() == 2 else context
+        mapped = contextual(self.context, sequence)
+        return None if mapped is None else mapped.unflatten(1, (len(self.dilations), -1)).movedim(1, 0)
 
     def start(self, batch: int, context: Tensor | None = None) -> SequenceState:
-        convolutions = [self.first, *(layer.dilated for layer in self.layers)]
-        nothing = self.first.bias.new_zeros(batch, self.encoder.width)
-        added = self._added(context)
-        seen = [layer.start(batch) for layer in convolutions]
-        return SequenceState(nothing, seen, None if added is None else torch.cat(added, 1))
+        nothing = self.skip_bias.new_zeros(batch, self.encoder.width)
+        zeros = nothing.new_zeros(batch, self.channels)
+        seen = [queue((self.kernel - 1) * dilation, zeros) for dilation in self.dilations]
+        return SequenceState(nothing, self.first.start(batch), seen, self._added(context))
 
     def step(self, previous: Tensor | None, state: SequenceState) -> Tensor:
         x = state.nothing if previous is None else self.encoder(previous)
-        convolutions = [self.first, *(layer.dilated for layer in self.layers)]
-        taps = [layer.taps(seen) for layer, seen in zip(convolutions, state.seen, strict=True)]
+        taps = [seen[i * dilation] for seen, dilation in zip(state.seen, self.dilations, strict=True) for i in self.old]
         added = state.context
         here = None if added is None else added[..., min(state.index, added.shape[-1] - 1)]
-        features, saw = self.core(x, taps, here)
-        for seen, newest in zip(state.seen, saw, strict=True):
+        features, saw = self.core(x, self.first.taps(state.first), torch.stack(taps), here)
+        state.first.append(x)
+        for seen, newest in zip(state.seen, saw.unbind(0), strict=True):
             seen.append(newest)
         state.index += 1
         return features
 
-    def core(self, x: Tensor, taps: list[list[Tensor]], added: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Pass an element through the network; return its features, and what convolutions saw."""
-        saw = [x]
-        h = self.first.step(x, taps[0])
-        of = None if added is None else added.chunk(len(self.layers), 1)
-        skips: Tensor | float = 0.0
-        for i, (layer, before) in enumerate(zip(self.layers, taps[1:], strict=True)):
+    @property
+    def old(self) -> range:
+        """Which elements of a kernel are not the newest."""
+        return range(self.kernel - 1)
+
+    def core(self, x: Tensor, first: list[Tensor], taps: Tensor, added: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Pass an element through the network; return its features, and what dilated convolutions saw.
+
+        What was kept is known before the element is: its share of all layers is one product.
+        """
+        n, batch = len(self.dilations), len(x)
+        kept = taps.unflatten(0, (n, self.kernel - 1)).transpose(1, 2).reshape(n, batch, -1)
+        before = torch.baddbmm(self.dilated_bias.unsqueeze(1), kept, self.dilated[:, :-1].flatten(1, 2))
+        before = before if added is None else before + added
+        h = self.first.step(x, first)
+        saw, gates = [], []
+        layers = (before, self.dilated[:, -1], self.residual, self.residual_bias)
+        for rest, newest, residual, bias in zip(*(of.unbind(0) for of in layers), strict=True):
             saw.append(h)
-            gate = layer.dilated.step(h, before)
-            h, skip = layer.finish(h, gate if of is None else gate + of[i])
-            skips = skips + skip
-        return self.output(skips), saw
+            g = gated(torch.addmm(rest, h, newest))
+            gates.append(g)
+            h = torch.addmm(h + bias, g, residual)
+        skips = torch.addmm(self.skip_bias, torch.cat(gates, -1), self.skip.flatten(0, 1))
+        return self.output(skips), torch.stack(saw)
