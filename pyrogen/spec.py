@@ -13,6 +13,8 @@ __all__ = ["DataSpec", "check_vectors", "one_hot", "scaled", "unscaled"]
 
 Kind = Literal["binary", "levels", "dequantized", "real", "counts"]
 
+LATER = frozenset(["sample_rate", "symbols"])
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -32,6 +34,9 @@ class DataSpec:
         name: what the data are called.
         num_data: the number of training data, for models whose latents are shared by all of them; ``None`` where it was
             not counted.
+        sample_rate: samples a second of sounds, whose levels are those of mu-law; ``None`` of other data.
+        symbols: the characters, or :data:`~pyrogen.alphabet.BYTES`, that a text's levels stand for; ``None`` of other
+            data.
 
     Example:
         >>> DataSpec((1, 8, 8), "levels", levels=17).num_dims
@@ -44,9 +49,13 @@ class DataSpec:
     num_classes: int | None = None
     name: str = "data"
     num_data: int | None = None
+    sample_rate: int | None = None
+    symbols: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if self.symbols is not None:
+            object.__setattr__(self, "symbols", tuple(self.symbols))
         if self.kind == "binary":
             object.__setattr__(self, "levels", 2)
         if self.kind in ("levels", "dequantized") and (self.levels is None or self.levels < 2):
@@ -72,8 +81,10 @@ class DataSpec:
         return (shift - log_p / self.num_dims) / log(2)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self) | {"shape": list(self.shape)}
+        """Plain JSON values, without those that came after the first runs and are not set."""
+        fields = asdict(self) | {"shape": list(self.shape)}
+        fields["symbols"] = None if self.symbols is None else list(self.symbols)
+        return {key: value for key, value in fields.items() if value is not None or key not in LATER}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "DataSpec":

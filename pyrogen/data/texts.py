@@ -1,4 +1,4 @@
-"""Corpora by name: Reuters news and the King James Bible."""
+"""Texts by name: Reuters news and the King James Bible."""
 
 import re
 from hashlib import sha256
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pyrogen.data.cache import cache_folder
 from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text
+from pyrogen.data.text import Text, check_unit, from_characters
 from pyrogen.errors import DataError, MissingInputError, UsageError
 
 __all__ = ["KJV_SHA256", "find_kjv", "kjv", "reuters"]
@@ -47,23 +48,47 @@ def reuters(
 
 def kjv(
     *,
-    unit: Literal["chapter", "book"] = "chapter",
+    unit: Literal["chapter", "book", "character", "byte"] = "chapter",
+    length: int | None = None,
     stop_words: Literal["english"] | None = "english",
     min_documents: int = 5,
     max_share: float = 0.5,
     max_words: int | None = None,
-    validation: float = 0.1,
-    test: float = 0.1,
+    validation: float | None = None,
+    test: float | None = None,
     seed: int = 0,
-) -> Corpus:
-    """Load the King James Bible, its 1,189 chapters or 66 books as documents; ``make data`` brings it.
+) -> Corpus | Text:
+    """Load the King James Bible, 1,189 chapters in 66 books; ``make data`` brings it.
+
+    By chapter or book it is a corpus of documents, as counts of words. By character or byte it is one text of 4,404,412
+    characters, as Debian's ``bible-kjv`` prints it: a verse a line, which begins with its reference, such as
+    ``Ge1:1 In the beginning God created the heaven and the earth.``
+
+    Args:
+        unit: chapter or book, for documents; character or byte, for a text.
+        length: of a text: characters in a window; 100 if not given.
+        stop_words: of documents: english leaves function words out.
+        min_documents: of documents: the least number of them that a word must be in.
+        max_share: likewise: the largest share of them that it may be in.
+        max_words: likewise: how many words are kept, the most frequent.
+        validation: the share for validation: 0.1 of documents, or 0.05 of a text, if not given.
+        test: the share for test, likewise; of a text, its end.
+        seed: of the cut of documents.
 
     Raises:
         MissingInputError: not in the cache.
         DataError: another text than the published one.
+        UsageError: a setting that is out of range, or is for documents where there is a text, or the reverse.
     """
-    if unit not in ("chapter", "book"):
-        raise UsageError(f"unit must be chapter or book, found {unit!r}")
+    check_unit(unit, ("chapter", "book", "character", "byte"))
+    if unit in ("character", "byte"):
+        if (stop_words, min_documents, max_share, max_words) != ("english", 5, 0.5, None):
+            raise UsageError(f"kjv: stop_words, min_documents, max_share and max_words are for words, not for {unit}s")
+        content = find_kjv().read_bytes()
+        text = content if unit == "byte" else content.decode()
+        return from_characters(text, name="kjv", length=length, validation=validation, test=test)
+    if length is not None:
+        raise UsageError(f"kjv: length is for a text: leave it out, or set unit to character, found {unit}")
     documents: dict[str, list[str]] = {}
     for line in find_kjv().read_text(encoding="utf-8").splitlines():
         reference, _, verse = line.partition(" ")
@@ -76,8 +101,8 @@ def kjv(
         name="kjv",
         titles=list(documents),
         pruning=Pruning(min_documents, max_share, max_words),
-        validation=validation,
-        test=test,
+        validation=0.1 if validation is None else validation,
+        test=0.1 if test is None else test,
         seed=seed,
     )
 

@@ -31,7 +31,7 @@ from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
 from pyrogen.inference.veegan import VEEGAN
 from pyrogen.inference.wgan import WGAN
-from pyrogen.inference.worth import is_worth_compiling
+from pyrogen.inference.worth import can_compile, is_worth_compiling
 
 __all__ = [
     "AAE",
@@ -81,6 +81,7 @@ __all__ = [
     "Step",
     "Telescoping",
     "Training",
+    "can_compile",
     "compile",
     "is_worth_compiling",
     "train",

@@ -30,6 +30,9 @@ UNTOLD = {
 }
 """Operations that change buffers although their schemas do not say so, and the same in operations that do."""
 
+OPAQUE = {ATEN.mkldnn_rnn_layer.default: "a recurrent layer runs in oneDNN's kernel, whose gradient cannot be recorded"}
+"""Operations that do not say all of what they hand on, and what they are."""
+
 
 class NotCapturableError(Exception):
     """What a program does cannot be put into a graph; the message says what, and where."""
@@ -112,6 +115,8 @@ class Lifting(TorchDispatchMode):
             return args[0].fake_device  # asked for twice as often as all operations together
         if func in CONSTANTS:  # a number that the program writes down
             return func(*args, **(kwargs or {}))
+        if func in OPAQUE:
+            raise NotCapturableError(OPAQUE[func])
         if kwargs and kwargs.get("generator") is not None:
             raise NotCapturableError("the program draws from a generator of its own: use the default one")
         lifted = {name: self._lift(value) for name, value in kwargs.items()} if kwargs else {}

@@ -10,9 +10,10 @@ from pyrogen.inference.collapsed_vb import CollapsedVB
 from pyrogen.inference.elbo import ELBO
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.natural_gradient import NaturalGradient
-from pyrogen.inference.objective import Objective, Preference
+from pyrogen.inference.objective import Objective
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.parameters import modules_of
+from pyrogen.preference import Preference
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program
 

@@ -1,34 +1,16 @@
 """The contract of every learning principle."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from pyrogen.sites import Program
 from pyrogen.traces import plate_nesting
 
-__all__ = ["Objective", "Player", "Preference", "Wrapper"]
+__all__ = ["Objective", "Player", "Wrapper"]
 
 Player = Literal["programs", "critic"]
-
-
-class Preference(NamedTuple):
-    """What an objective's entry wants of a model's and of data's settings where nothing else is asked for.
-
-    Attributes:
-        settings: values by setting.
-        because: what the objective does that asks for them.
-    """
-
-    settings: Mapping[str, Any]
-    because: str
-
-    def of(self, entry: Callable[..., "Objective"]) -> Callable[..., "Objective"]:
-        """Note the preference on an entry, where ``pyrogen train`` finds it."""
-        vars(entry)["prefers"] = self
-        return entry
 
 
 class Objective(nn.Module, ABC):

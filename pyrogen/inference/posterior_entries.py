@@ -19,10 +19,10 @@ from pyrogen.inference.entries import check_noise
 from pyrogen.inference.gan import GAN
 from pyrogen.inference.implicit_entries import PenaltyName, penalties_of
 from pyrogen.inference.mmd import MMD
-from pyrogen.inference.objective import Preference
 from pyrogen.inference.ratio import ESTIMATORS, Ratio
 from pyrogen.inference.veegan import VEEGAN
 from pyrogen.parameters import first_device, modules_of
+from pyrogen.preference import Preference
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, sample_sites, unwrapped
 

@@ -14,7 +14,7 @@ from pyrogen.parameters import leaves, modules_of
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program
 
-__all__ = ["is_worth_compiling", "pays"]
+__all__ = ["can_compile", "is_worth_compiling", "pays"]
 
 SECONDS, SECONDS_PER_OPERATION = 15.0, 0.03
 """What compiling takes on two cores without a cache, and for each operation of loss and gradient."""
@@ -33,6 +33,11 @@ def pays(num_steps: int, seconds_per_step: float, operations: int) -> bool:
     return num_steps * saved > 1.5 * (SECONDS + SECONDS_PER_OPERATION * operations)
 
 
+def can_compile() -> bool:
+    """Tell whether there is a C++ compiler."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None or shutil.which("clang++") is not None
+
+
 def is_worth_compiling(
     objective: Objective, model: Program, guide: Program | None, example: Mapping[str, Any], num_steps: int
 ) -> bool:
@@ -44,7 +49,7 @@ def is_worth_compiling(
         example: a batch, as keyword arguments.
         num_steps: how many steps there will be.
     """
-    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+    if not can_compile():
         return False
     with rehearsal([*modules_of(model, guide).values(), objective]):
         _gradient(objective, model, guide, example)

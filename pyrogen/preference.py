@@ -1,0 +1,25 @@
+"""What an entry of the catalogue wants of others' settings."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+__all__ = ["Preference"]
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class Preference(NamedTuple):
+    """What an objective's entry wants of a model's and of data's settings, or a model's of data's and of training's.
+
+    Attributes:
+        settings: values by setting.
+        because: what the objective or the model does that asks for them.
+    """
+
+    settings: Mapping[str, Any]
+    because: str
+
+    def of(self, entry: Entry) -> Entry:
+        """Note the preference on an entry, where ``pyrogen train`` finds it."""
+        vars(entry)["prefers"] = self
+        return entry
