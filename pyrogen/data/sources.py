@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 
 from pyrogen.data.arrays import member_names, read_arrays
+from pyrogen.data.audio import from_wavs, holds_sounds
 from pyrogen.data.cache import check_fashion_mnist, check_mnist_10k, find_fashion_mnist, find_mnist_10k
-from pyrogen.data.checks import nearest
+from pyrogen.data.checks import MAX_LEVELS, nearest
 from pyrogen.data.columns import read_columns
 from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text, read_text_folder
 from pyrogen.data.count_matrix import read_counts
@@ -19,6 +20,8 @@ from pyrogen.data.images import SUFFIXES, holds_images, read_image_folder
 from pyrogen.data.pixels import apply_pixels
 from pyrogen.data.shards import is_sharded, read_shards
 from pyrogen.data.splits import split, standardize
+from pyrogen.data.text import Unit, check_unit, from_characters, read_characters
+from pyrogen.data.wav import SUFFIX as WAV
 from pyrogen.errors import DataError, MissingInputError, UsageError
 
 __all__ = ["breast_cancer", "digits", "fashion_mnist", "from_arrays", "from_path", "iris", "mnist_10k"]
@@ -164,24 +167,34 @@ def from_path(
     min_documents: int = 1,
     max_share: float = 1.0,
     max_words: int | None = None,
-    validation: float = 0.1,
-    test: float = 0.1,
+    seconds: float | None = None,
+    length: int | None = None,
+    unit: Unit | None = None,
+    validation: float | None = None,
+    test: float | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Load a user's own data by what is found.
 
     That is ``.npy``, ``.npz``, IDX (a file or a folder), a folder of images, a folder of ``.txt`` files, a sparse
-    matrix in an ``.npz`` file, or a folder of these with a ``vocabulary.txt``.
+    matrix in an ``.npz`` file, or a folder of these with a ``vocabulary.txt``; a folder of WAV files, or one of these.
+    A ``.txt`` file is one text of characters; a folder of them is documents, as counts of words, unless ``unit`` says
+    otherwise.
 
     Args:
         path: a file or folder; its name becomes the name of the data.
-        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes``, ``validation``, ``test`` and ``seed``.
+        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes`` and ``seed``.
         size: for image folders: height and width to resize to.
         grayscale: for image folders: turn colours into grey.
         stop_words: for text: english leaves function words out.
         min_documents: for counts of words: the least number of documents that a word must be in.
         max_share: likewise: the largest share of documents that it may be in.
         max_words: likewise: how many words are kept, the most frequent.
+        seconds: for sounds: how long a window is; 1 if not given.
+        length: likewise, in samples; for one text: characters in a window, 100 if not given.
+        unit: character or byte: read text as one sequence of these.
+        validation: the share for validation: 0.05 of one text, 0.1 of other data, if not given.
+        test: the share for test, likewise; not used where the data come with test rows.
 
     Raises:
         MissingInputError: nothing is there.
@@ -192,15 +205,30 @@ def from_path(
     if not path.exists():
         siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise MissingInputError(f"{path}: no such file or folder{nearest(path.name, siblings)}")
-    cut: Settings = {"validation": validation, "test": test, "seed": seed}
     name = path.resolve().name.split(".")[0] or "data"
     pruning = Pruning(min_documents, max_share, max_words)
+    has_no_words = pruning == Pruning() and stop_words is None
+    check_unit(unit, ("character", "byte"))
+    if has_characters(path, unit):
+        check_left_out(path, "one text", pixels=pixels, levels=levels, num_classes=num_classes, size=size)
+        check_left_out(path, "one text", grayscale=grayscale, seconds=seconds, stop_words=stop_words)
+        check_left_out(path, "one text", pruning=pruning != Pruning())
+        text = read_characters(path, unit or "character")
+        return from_characters(text, name=name, where=str(path), length=length, validation=validation, test=test)
+    if unit is not None:
+        raise UsageError(f"{path}: unit {unit} is for text, and this is none: give a .txt file, or a folder of these")
+    validation, test = (0.1 if share is None else share for share in (validation, test))
+    cut: Settings = {"validation": validation, "test": test, "seed": seed}
+    if has_sounds(path) and has_no_words:
+        check_left_out(path, "sounds", pixels=pixels, num_classes=num_classes, size=size, grayscale=grayscale)
+        return from_wavs(path, name=name, seconds=seconds, length=length, levels=levels or MAX_LEVELS, **cut)
+    check_left_out(path, "data that are no sounds", seconds=seconds, length=length)
     if has_words(path):
         check_left_out(
             path, "words", pixels=pixels, levels=levels, num_classes=num_classes, size=size, grayscale=grayscale
         )
         return read_corpus(path, name, stop_words, pruning, **cut)
-    if stop_words is not None or pruning != Pruning():
+    if not has_no_words:
         raise UsageError(
             f"{path}: `stop_words`, `min_documents`, `max_share` and `max_words` are for words. Leave them out"
         )
@@ -212,6 +240,22 @@ def from_path(
         raise UsageError(f"{path}: `size` and `grayscale` are for folders of images only. Leave them out")
     arrays = reader(path, **image_settings)
     return from_arrays(arrays, name=name, where=str(path), pixels=pixels, levels=levels, num_classes=num_classes, **cut)
+
+
+def has_sounds(path: Path) -> bool:
+    """Tell whether there is a WAV file, or a folder that holds some and no images."""
+    if path.is_dir():
+        return find_idx_folder(path) is None and not holds_images(path) and not is_sharded(path) and holds_sounds(path)
+    return path.suffix.lower() == WAV
+
+
+def has_characters(path: Path, unit: str | None) -> bool:
+    """Tell whether a file or folder is to be read as one text."""
+    if path.is_dir():
+        return unit is not None and any(path.rglob("*.txt"))
+    suffix = path.suffix.lower()
+    has_format = suffix in (".npy", ".npz", WAV, *SUFFIXES) or "ubyte" in path.name or ".idx" in path.name
+    return suffix == ".txt" or (unit is not None and not has_format)
 
 
 def has_words(path: Path) -> bool:
@@ -255,8 +299,8 @@ def find_reader(path: Path) -> Callable[..., Mapping[str, NDArray[Any]]]:
             return read_image_folder
         inside = ", ".join(sorted(inner.name for inner in path.iterdir())[:5]) or "nothing"
         raise DataError(
-            f"{path}: found {inside}; expected images, sub-folders of images, .txt files, IDX files, or .npz files "
-            f"with a vocabulary.txt"
+            f"{path}: found {inside}; expected images, sub-folders of images, .wav or .txt files, IDX files, or .npz "
+            f"files with a vocabulary.txt"
         )
     if path.suffix.lower() in (".npy", ".npz"):
         return read_arrays
@@ -265,5 +309,6 @@ def find_reader(path: Path) -> Callable[..., Mapping[str, NDArray[Any]]]:
     if path.suffix.lower() in SUFFIXES:
         raise UsageError(f"{path}: a single image; give the path of the folder that holds the images")
     raise DataError(
-        f"{path}: a format that is not read; expected .npy, .npz, IDX (*-ubyte[.gz]), or a folder of images or of text"
+        f"{path}: a format that is not read; expected .npy, .npz, .wav, .txt, IDX (*-ubyte[.gz]), or a folder of "
+        f"images, sounds or text; any text file, with unit=character"
     )

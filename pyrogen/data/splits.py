@@ -12,7 +12,7 @@ from pyrogen.data.dataset import Dataset
 from pyrogen.errors import DataError, UsageError
 from pyrogen.spec import DataSpec
 
-__all__ = ["own_generator", "split", "standardize"]
+__all__ = ["own_generator", "rows_of_splits", "split", "standardize"]
 
 
 def own_generator(seed: int, purpose: str) -> Generator:
@@ -60,20 +60,30 @@ def split(
         >>> [len(data.split(name)["x"]) for name in ("train", "validation", "test")]
         [8, 2, 0]
     """
-    total = len(columns["x"])
-    num_validation = num_rows("validation", validation, total)
-    num_test = num_rows("test", test, total) if given_test is None else 0
+    parts = rows_of_splits(len(columns["x"]), name, validation, 0.0 if given_test is not None else test, seed)
+    train, held_out, tested = ({key: take(column, rows) for key, column in columns.items()} for rows in parts)
+    spec = replace(spec, num_data=len(parts[0]))
+    return Dataset(name, train, held_out, tested if given_test is None else dict(given_test), spec)
+
+
+def rows_of_splits(
+    total: int, name: str, validation: float, test: float, seed: int, what: str = "rows"
+) -> tuple[Tensor, ...]:
+    """Draw which of ``total`` rows, or files, are for training, validation and test, as :func:`split` does.
+
+    Raises:
+        UsageError: a fraction outside [0, 1).
+        DataError: nothing is left to train on.
+    """
+    num_validation, num_test = num_rows("validation", validation, total), num_rows("test", test, total)
     num_train = total - num_validation - num_test
     if num_train < 1:
         raise DataError(
-            f"{name}: nothing is left to train on, {total} rows less {num_validation} for validation and {num_test} "
+            f"{name}: nothing is left to train on, {total} {what} less {num_validation} for validation and {num_test} "
             "for test. Lower these fractions or bring more data"
         )
     order = torch.randperm(total, generator=own_generator(seed, "split"), device="cpu")
-    parts = torch.split(order, [num_train, num_validation, num_test])
-    train, held_out, tested = ({key: take(column, rows) for key, column in columns.items()} for rows in parts)
-    spec = replace(spec, num_data=num_train)
-    return Dataset(name, train, held_out, tested if given_test is None else dict(given_test), spec)
+    return torch.split(order, [num_train, num_validation, num_test])
 
 
 def num_rows(name: str, fraction: float, total: int) -> int:
