@@ -85,21 +85,38 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     device = device_of(values["device"])
     recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
-    if chosen_so := [f"--{key} {value}" for key, value in preferred.items() if key not in given]:
-        because = catalogue.find("objective", names["objective"]).prefers.because  # type: ignore[attr-defined]
-        options["note"] = f"{names['objective']} {because}: chose {' '.join(chosen_so)}"
+    notes = []
+    for reason, preference in preferred.items():
+        if chosen_so := [f"--{key} {value}" for key, value in preference.items() if key not in given]:
+            notes.append(f"{reason}: chose {' '.join(chosen_so)}")
+    if notes:
+        options["note"] = "\n".join(notes)
     return recipe, options
 
 
-def _prefer(parser: ArgumentParser, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Set what an objective prefers of a model and of data as their defaults; return it, by option."""
-    preference = getattr(catalogue.find("objective", names["objective"]), "prefers", None) if keys else None
-    prefers = preference.settings if preference else {}
-    options = {
-        keys[kind][name]: v for kind in ("model", "data") for name, v in prefers.items() if name in keys.get(kind, {})
-    }
-    parser.set_defaults(options)
-    return options
+def _prefer(
+    parser: ArgumentParser, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Set what an objective prefers of a model and of data, and a model of data and of training, as their defaults.
+
+    Returns:
+        Values by option, by the reason for them.
+    """
+    found = {}
+    options_of = {**keys, "training": {entry.name: entry.name for entry in fields(Settings)}}
+    for kind, others in (("objective", ("model", "data")), ("model", ("data", "training"))):
+        preference = getattr(catalogue.find(kind, names[kind]), "prefers", None) if keys else None
+        if preference is None:
+            continue
+        found[f"{names[kind]} {preference.because}"] = {
+            options_of[other][name]: value
+            for other in others
+            for name, value in preference.settings.items()
+            if name in options_of[other]
+        }
+    for options in found.values():
+        parser.set_defaults(options)
+    return found
 
 
 def device_of(name: str) -> str:

@@ -10,8 +10,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyrogen import evaluation, topics
-from pyrogen.data import Batches, Corpus, Dataset, Unpaired
+from pyrogen import evaluation, language, topics
+from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
@@ -88,7 +88,8 @@ def bound(
 
     For a model without a density, or with one that was not what it learned by, that is the energy distance of its draws
     to the data, with the sign turned; for a translation between two domains, the mean of both directions' distances;
-    for documents, the log-probability of a word of one half given the other.
+    for documents, the log-probability of a word of one half given the other; for a text, that of a character given
+    those before it.
 
     Args:
         by_samples: compare draws with data, though there is a density.
@@ -100,6 +101,8 @@ def bound(
         return "minus_energy_distance", _both(distances(translations(model, guide, dataset, split), dataset.spec))
     if isinstance(dataset, Corpus):
         return "completion_log_likelihood", topics.completion(model, guide, dataset, split, num_particles)
+    if isinstance(dataset, Text) and language.is_reader(model, dataset.spec):
+        return "log_likelihood_per_char", language.validation(model, dataset, split)
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     if roles.is_implicit or by_samples:
@@ -140,7 +143,7 @@ def inspect(
         found = translations(model, guide, dataset, split)
         cycles = {name: e.value for name, e in figures(found, dataset.spec).items() if name.startswith("cycle")}
         return collapse(found, dataset.spec) | cycles
-    if isinstance(dataset, Corpus):
+    if isinstance(dataset, Corpus) or (isinstance(dataset, Text) and language.is_reader(model, dataset.spec)):
         return {}
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches)
@@ -184,11 +187,13 @@ def evaluate(
     batch_size: int = 500,
     by_samples: bool = False,
     objective: Objective | None = None,
+    dynamic_rate: float | None = None,
 ) -> dict[str, Estimate]:
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
 
     Of a model without a density, draws are compared with data by the energy distance. Of a translation between two
-    domains, see :func:`~pyrogen.translation.figures`; of documents, :func:`~pyrogen.topics.figures`.
+    domains, see :func:`~pyrogen.translation.figures`; of documents, :func:`~pyrogen.topics.figures`; of a text,
+    :func:`~pyrogen.language.figures`.
 
     Args:
         split: train, validation or test.
@@ -196,12 +201,13 @@ def evaluate(
         by_samples: compare draws with data, though there is a density: a guide that was not fitted gives no bound.
         objective: what the programs were fitted by: where its critics say what the ELBO is, ``elbo_estimate`` is that;
             where they are classifiers, ``critic_ece_of_…`` is of what each says of held-out samples.
+        dynamic_rate: of the steps by which a model of text learns from what it has read, for a figure of its own.
 
     Returns:
         Figures by name, as the command line's ``--json`` calls them.
 
     Raises:
-        UsageError: where ``num_particles`` is not positive.
+        UsageError: where ``num_particles`` is not positive, or ``dynamic_rate`` is given and there is no text.
     """
     if num_particles < 1:
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
@@ -209,6 +215,10 @@ def evaluate(
         return figures(translations(model, guide, dataset, split), dataset.spec)
     if isinstance(dataset, Corpus):
         return topics.figures(model, guide, dataset, split, num_particles)
+    if isinstance(dataset, Text) and language.is_reader(model, dataset.spec):
+        return language.figures(model, dataset, split, dynamic_rate)
+    if dynamic_rate is not None:
+        raise UsageError("a dynamic rate is for models of text that read it character by character: leave it out")
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     of_critics = {} if objective is None else _calibration(objective, model, guide, batches)
@@ -233,9 +243,14 @@ def evaluate(
 _in_bits = {"log_likelihood": "bits_per_dim", "elbo": "elbo_bits_per_dim", "iwae": "iwae_bits_per_dim"}
 
 
+VALUES = 2**19
+"""Values in one pass of the programs: a bound on memory, where a datum is a second of sound."""
+
+
 def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> Batches:
     columns = dataset.eval_columns(split)  # the same values in every pass, of training data as well
     only = accepted_columns(model, list(columns))
+    batch_size = min(batch_size, max(1, VALUES // dataset.spec.num_dims))
     return Batches(columns, batch_size, shuffle=False, only=only, name=f"{dataset.name}, {split} split")
 
 

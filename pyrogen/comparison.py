@@ -51,7 +51,7 @@ def compare(paths: Sequence[str | Path], out: str | Path) -> tuple[Path, dict[st
     samples = [exhibit for name, run in runs.items() for exhibit in _samples(name, run)]
     shown = _validation(runs) + samples
     lead = f"{len(runs)} runs on the same data."
-    page = render(" · ".join(runs), lead, [_table(figures, splits.pop())], shown, {exhibit.name for exhibit in samples})
+    page = render(" · ".join(runs), lead, [_table(figures, splits.pop())], shown)
     write_file(Path(out), page)
     return Path(out), figures
 

@@ -8,20 +8,25 @@ from torch import Tensor
 
 from pyrogen import pictures
 from pyrogen.card import accepted_columns, learned
-from pyrogen.data import Corpus, Dataset, Unpaired
+from pyrogen.data import Corpus, Dataset, Text, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
 from pyrogen.sites import Generating, Program
+from pyrogen.sounds import sound_rows
+from pyrogen.text_pictures import passage, surprise_map
 from pyrogen.topic_pictures import intertopic_map, word_bars
 from pyrogen.topics import Topics
 from pyrogen.translation import in_rows, translations
 
-__all__ = ["Exhibit", "decode", "exhibits", "loss_curves", "topic_exhibits"]
+__all__ = ["Exhibit", "decode", "exhibits", "loss_curves", "text_exhibits", "topic_exhibits"]
 
 COLUMNS = 10
 NEIGHBOUR_ROWS = 10_000
+
+HEARD, LONGEST = 3, 16_000
+"""How many sounds are shown, and as many draws; how many samples one is drawn of, if that can be chosen."""
 
 
 class Exhibit(NamedTuple):
@@ -50,10 +55,12 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
         return []  # it does not generate
     split = "test" if dataset.num_data("test") else "train"
     held_out = dataset.eval_columns(split)
-    samples = simulate(model, size=10 * COLUMNS)["x"].cpu()
-    if len(dataset.spec.shape) != 3:
+    if dataset.spec.sample_rate is not None:
+        shown = _sounds(model, held_out["x"], dataset)
+    elif len(dataset.spec.shape) != 3:
         shown = [_cloud(model, held_out["x"])]
     else:
+        samples = simulate(model, size=10 * COLUMNS)["x"].cpu()
         shown = [
             _images("samples", "Samples", "Drawn from the model, without data.", samples, dataset),
             _neighbours(samples[:COLUMNS], dataset),
@@ -105,6 +112,30 @@ def topic_exhibits(topics: Topics, corpus: Corpus) -> list[Exhibit]:
         Exhibit("topics", "Topics", bars, word_bars(topics, corpus)),
         Exhibit("intertopic_map", "How far topics are apart", places, intertopic_map(topics, corpus)),
     ]
+
+
+def _sounds(model: Program, x: Tensor, dataset: Dataset) -> list[Exhibit]:
+    """Show held-out sounds, far apart in the data, and draws."""
+    spec = dataset.spec
+    far_apart = x[torch.linspace(0, len(x) - 1, HEARD).long()]
+    rows = "Each row: the wave, and its spectrogram, down to 70 dB below the loudest."
+    can_be_short = getattr(getattr(model, "network", None), "has_any_length", False)
+    short = {"length": LONGEST} if can_be_short and spec.num_dims > LONGEST else {}
+    samples = simulate(model, size=HEARD, **short)["x"]
+    return [
+        Exhibit("samples", "Samples", f"Drawn from the model, without data. {rows}", sound_rows(samples, spec)),
+        Exhibit("held_out", "Held-out sounds", rows, sound_rows(far_apart, spec)),
+    ]
+
+
+def text_exhibits(model: Program, text: Text) -> list[Exhibit]:
+    """Draw what surprises a model of text."""
+    signs, bits = passage(model, text)
+    caption = (
+        f"The beginning of the held-out text: the stronger a character's ground, the more bits it took, given those "
+        f"before it; {float(bits.mean()):.2f} on average here, 8 and more in full colour."
+    )
+    return [Exhibit("surprises", "What surprises it", caption, surprise_map(signs, bits))]
 
 
 def _images(name: str, title: str, caption: str, images: Tensor, dataset: Dataset | Unpaired) -> Exhibit:
@@ -228,7 +259,11 @@ def loss_curves(metrics: list[dict[str, Any]], unit: str = "loss") -> list[Exhib
     if names:
         series = {name.removeprefix("validation_").replace("_", " "): _points(metrics, name) for name in names}
         caption = "On held-out data: higher is better. The best checkpoint is the one that is shown here."
-        units = {"energy_distance": "energy", "completion_log_likelihood": "nats per word"}
+        units = {
+            "energy_distance": "energy",
+            "completion_log_likelihood": "nats per word",
+            "per_char": "nats per character",
+        }
         unit = next((unit for end, unit in units.items() if names[0].endswith(end)), "nats per datum")
         drawing = pictures.curves(series, unit)
         found.append(Exhibit("validation", "Validation", caption, drawing))

@@ -1,7 +1,7 @@
 """A page that needs no network and no other file: tables and pictures from a template."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader
@@ -42,7 +42,6 @@ def render(
     lead: str,
     tables: Sequence[Table],
     exhibits: Sequence[Exhibit],
-    pixels: Collection[str],
     command: str = "",
 ) -> bytes:
     """Render a page.
@@ -50,10 +49,11 @@ def render(
     Args:
         name: the heading.
         lead: what is below it.
-        pixels: names of the exhibits whose pixels stay sharp when they are enlarged.
         command: how to repeat it.
     """
     environment = Environment(loader=PackageLoader("pyrogen"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    # The pixels of images stay sharp when these are enlarged; charts have a picture for dark pages as well.
+    pixels = [exhibit.name for exhibit in exhibits if exhibit.drawing.dark is None]
     template = environment.get_template("report.html")
     values = {"name": name, "lead": lead, "tables": tables, "exhibits": exhibits, "pixels": pixels, "command": command}
     return template.render(values).encode()

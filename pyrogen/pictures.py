@@ -17,7 +17,7 @@ from torch.distributions import Independent
 
 from pyrogen.spec import DataSpec
 
-__all__ = ["Drawing", "curves", "draw", "expected", "histogram", "image_grid", "scatter"]
+__all__ = ["Drawing", "curves", "draw", "draw_panels", "expected", "histogram", "image_grid", "scatter"]
 
 
 class Ink(NamedTuple):
@@ -138,26 +138,37 @@ def histogram(values: Sequence[float], xlabel: str, threshold: float | None = No
 
 def draw(paint: Callable[[Axes, Ink], None], size: tuple[float, float]) -> Drawing:
     """Paint a chart twice, in the colours of a light and of a dark page, on a transparent ground."""
-    light, dark = (_chart(paint, ink, size) for ink in (LIGHT, DARK))
+    return draw_panels(lambda axes, ink: paint(axes[0, 0], ink), size, (1, 1))
+
+
+def draw_panels(paint: Callable[[Any, Ink], None], size: tuple[float, float], shape: tuple[int, int]) -> Drawing:
+    """Paint charts in rows and columns, as :func:`draw` does one; ``paint`` is given an array of axes of this shape."""
+    light, dark = (_panels(paint, ink, size, shape) for ink in (LIGHT, DARK))
     return Drawing(light, dark, round(size[0] * 115))
 
 
-def _chart(paint: Callable[[Axes, Ink], None], ink: Ink, size: tuple[float, float]) -> bytes:
+def _panels(paint: Callable[[Any, Ink], None], ink: Ink, size: tuple[float, float], shape: tuple[int, int]) -> bytes:
     figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.subplots()
+    panels = figure.subplots(*shape, squeeze=False)
+    paint(panels, ink)
+    for axes in panels.flat:
+        _style(axes, ink)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def _style(axes: Axes, ink: Ink) -> None:
     axes.patch.set_alpha(0)
-    paint(axes, ink)
-    axes.grid(color=ink.line, linewidth=0.6)
+    if not axes.images:  # a grid is for lines
+        axes.grid(color=ink.line, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink.line)
     axes.tick_params(colors=ink.text, labelsize=10)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=ink.text, fontsize=10)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    return buffer.getvalue()
 
 
 def _legend(axes: Axes, ink: Ink) -> None:

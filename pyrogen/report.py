@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 
 from pyrogen import pictures
 from pyrogen.analysis import to_arviz
-from pyrogen.data import Corpus
+from pyrogen.data import Corpus, Text
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
-from pyrogen.exhibits import Exhibit, exhibits, loss_curves, topic_exhibits
+from pyrogen.exhibits import Exhibit, exhibits, loss_curves, text_exhibits, topic_exhibits
 from pyrogen.files import write_file
 from pyrogen.inferencedata import summary, write_netcdf
+from pyrogen.language import is_reader
 from pyrogen.loading import load
 from pyrogen.page import Table, evaluation, render
 from pyrogen.pictures import Ink
@@ -24,12 +25,12 @@ from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.sites import Program
+from pyrogen.text_pictures import text_rows
 from pyrogen.topic_pictures import word_rows
 from pyrogen.topics import Topics, topics_of
 
 __all__ = ["write_report"]
 
-PIXELS = {"samples", "reconstructions", "neighbours", "interpolations", "traversals", "a_to_b", "b_to_a"}
 TRUSTED = 0.7
 """The Pareto shape up to which importance weights mend a guide (Vehtari et al., 2024)."""
 
@@ -73,7 +74,7 @@ def write_report(
     lead = f"{lead} {run.checkpoints()[-1]:,} steps."
     for exhibit in shown:
         write_file(run.path / f"{exhibit.name}.png", exhibit.drawing.light)
-    write_file(run.path / "report.html", render(run.path.resolve().name, lead, tables, shown, PIXELS, command))
+    write_file(run.path / "report.html", render(run.path.resolve().name, lead, tables, shown, command))
     return run.path / "report.html"
 
 
@@ -95,6 +96,11 @@ def _of_recipe(run: Run) -> Content:
         if isinstance(dataset, Corpus):
             topics = topics_of(*programs, dataset)
             shown, further = topic_exhibits(topics, dataset), [_topics(topics, dataset)]
+        elif isinstance(dataset, Text) and is_reader(programs.model, dataset.spec):
+            written = Table(
+                "Samples", (), text_rows(programs.model, dataset), "Drawn from the model, without a prefix."
+            )
+            shown, further = text_exhibits(programs.model, dataset), [written]
         else:
             shown, further = exhibits(programs, dataset), []
     if programs.guide is not None and not is_translation:

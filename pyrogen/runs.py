@@ -41,6 +41,7 @@ _CONTENTS = (
     "metrics.jsonl",
     "evaluation.json",
     "samples.npz",
+    "samples.txt",
     "posterior.nc",
     "report.html",
     "*.png",

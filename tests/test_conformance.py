@@ -30,6 +30,7 @@ from pyrogen.inference import (
     train,
 )  # fmt: skip
 from pyrogen.models import (
+    char_rnn,
     classifier,
     correlated_topics,
     dirichlet_process_mixture,
@@ -39,6 +40,7 @@ from pyrogen.models import (
     ppca,
     prodlda,
     vae,
+    wavenet,
 )
 from pyrogen.programs import log_weights, simulate
 from pyrogen.spec import DataSpec
@@ -95,6 +97,13 @@ def classes():
     return (*made, (torch.randn(6, 4), torch.randint(0, 3, (6,))))
 
 
+def sounds():
+    """Sequences of levels, and labels that they are modelled given."""
+    spec = DataSpec((9,), "levels", levels=5, num_classes=3, sample_rate=9)
+    made = wavenet(spec, channels=4, layers=2, skip=4, conditional=True)
+    return (*made, (torch.randint(0, 5, (6, 9)).float(), 6, 9, torch.randint(0, 3, (6,))))
+
+
 def functions():
     """Plain functions: ``pyro.param`` and ``pyro.module``, a global and a local latent, a subsampled plate."""
     encoder = nn.Linear(1, 2)
@@ -137,6 +146,13 @@ def sticks():
     """Global sticks and components, enumerated assignments, a plate that stands for more data."""
     made = dirichlet_process_mixture(DataSpec((2,), "real", num_data=12), components=4)
     return (*made, (torch.randn(6, 2),))
+
+
+def windows():
+    """Windows of a text, the last of which goes on from what was read before."""
+    spec = DataSpec((5,), "levels", levels=3, symbols=("a", "b", "c"))
+    begins = torch.tensor([True] * 5 + [False])
+    return (*char_rnn(spec, hidden=4, layers=2), (torch.randint(3, (6, 5)).float(), 6, None, begins))
 
 
 class Tutorial(nn.Module):
@@ -201,7 +217,7 @@ TOPICS = {
     "prodlda": topics(prodlda),
     "correlated topics": topics(correlated_topics),
 }
-EXACT = {"mixture": mixture, "classifier": classes}
+EXACT = {"mixture": mixture, "classifier": classes, "char-rnn": windows}
 
 
 def target_and_fit():
@@ -222,8 +238,10 @@ ROWS = [
     *((objective, program, make) for objective in DISENTANGLING for program, make in CODES.items()),
     *((objective, "mixture", mixture) for objective in ("MaximumLikelihood", "ELBO", "ELBO of 3", "IWAE", "Renyi")),
     *((objective, "classifier", classes) for objective in ("MaximumLikelihood", "ELBO", "IWAE")),
+    ("MaximumLikelihood", "wavenet", sounds),
     *((objective, program, make) for objective in ("ELBO", "ELBO of 3", "IWAE") for program, make in TOPICS.items()),
     *((objective, "dirichlet process mixture", sticks) for objective in ("ELBO", "ELBO of 3", "IWAE")),
+    ("MaximumLikelihood", "char-rnn", windows),
     ("NaturalGradient", "lda, mean-field", topics(lda, guide="mean-field")),
     ("CollapsedVB", "lda, collapsed", topics(lda, guide="collapsed")),
     ("ForwardKL", "target and fit", target_and_fit),

@@ -57,6 +57,25 @@ def test_the_page_on_topics(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"stocks", "bonds"} in [topic & {"stocks", "bonds", "cat"} for topic in topics]
 
 
+def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
+    exec(compile(block, "docs/text.md", "exec"), {})
+    figure, written = capsys.readouterr().out.splitlines()
+    assert figure.startswith("Estimate(")
+    assert written.startswith("the cat")
+
+
+def test_the_page_on_autoregressive_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks are read one after the other: the second takes up what the first defines."""
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/autoregressive.md").read_text(), re.S):
+        exec(compile(block, "docs/autoregressive.md", "exec"), names)
+    shapes, passes, stays = capsys.readouterr().out.splitlines()
+    assert shapes == "torch.Size([16, 1, 8, 8]) torch.Size([16])"
+    assert int(passes.split()[0]) < 64
+    assert stays == "True"
+
+
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5

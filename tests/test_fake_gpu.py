@@ -54,6 +54,7 @@ from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
 from pyrogen.models import (
+    char_rnn,
     classifier,
     cyclegan,
     dcgan,
@@ -65,6 +66,7 @@ from pyrogen.models import (
     prodlda,
     progressive_gan,
     vae,
+    wavenet,
 )
 from pyrogen.nn import MLP, PatchCritic
 from pyrogen.parameters import modules_of, program_parameters
@@ -123,6 +125,18 @@ def mixture():
 def classes():
     model, _ = classifier(DataSpec((4,), "real", num_classes=3), hidden=(8,))
     return on_device(model), None, (data(6, 4), torch.zeros(6, dtype=torch.long, device=DEVICE))
+
+
+def sounds():
+    spec = DataSpec((9,), "levels", levels=5, num_classes=3, sample_rate=9)
+    model, _ = wavenet(spec, channels=4, layers=2, skip=4, conditional=True)
+    return on_device(model), None, (data(6, 9), 6, 9, torch.zeros(6, dtype=torch.long, device=DEVICE))
+
+
+def windows():
+    spec = DataSpec((5,), "levels", levels=3, symbols=("a", "b", "c"))
+    model, _ = char_rnn(spec, hidden=4, layers=2)  # of GRU cells, the device's kernel has no fake
+    return on_device(model), None, (data(6, 5), 6, None, torch.ones(6, dtype=torch.bool, device=DEVICE))
 
 
 def pairs():
@@ -209,6 +223,8 @@ ROWS = [
     ("IWAE", "mixture", mixture),
     ("MaximumLikelihood", "mixture", mixture),
     ("MaximumLikelihood", "classifier", classes),
+    ("MaximumLikelihood", "wavenet", sounds),
+    ("MaximumLikelihood", "char-rnn", windows),
     ("ForwardKL", "target and fit", target_and_fit),
     ("ReverseKL", "target and fit", target_and_fit),
 ]

@@ -2,7 +2,15 @@
 
 from pyrogen.models.auto_implicit import AutoImplicit
 from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
-from pyrogen.models.autoregressive_entries import fvsbn, gated_pixelcnn, made, nade, pixelcnn
+from pyrogen.models.autoregressive_entries import (
+    fvsbn,
+    gated_pixelcnn,
+    made,
+    nade,
+    pixel_rnn,
+    pixelcnn,
+    pixelcnn_pp,
+)
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.coordinate_ascent import local_optimum
 from pyrogen.models.dirichlet_process_mixture import (
@@ -17,6 +25,9 @@ from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, gen
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
+from pyrogen.models.recurrent import RecurrentModel
+from pyrogen.models.sound_entries import wavenet
+from pyrogen.models.text_entries import char_rnn, transformer
 from pyrogen.models.topic_entries import correlated_topics, lda, prodlda
 from pyrogen.models.topic_guides import DirichletEncoder, LogisticNormalEncoder, MeanField, NormalEncoder, PointTopics
 from pyrogen.models.topic_model import LDA, CorrelatedTopicModel, ProdLDA, TopicModel
@@ -50,9 +61,11 @@ __all__ = [
     "PointTopics",
     "ProdLDA",
     "ProductOfExperts",
+    "RecurrentModel",
     "StickBreakingPosterior",
     "TopicModel",
     "Translator",
+    "char_rnn",
     "classifier",
     "correlated_topics",
     "cyclegan",
@@ -68,11 +81,15 @@ __all__ = [
     "local_optimum",
     "made",
     "nade",
+    "pixel_rnn",
     "pixelcnn",
+    "pixelcnn_pp",
     "ppca",
     "prodlda",
     "progressive_gan",
     "to_images",
     "to_labels",
+    "transformer",
     "vae",
+    "wavenet",
 ]

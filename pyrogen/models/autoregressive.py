@@ -13,6 +13,7 @@ from pyrogen.distributions import Autoregressive, Choice
 from pyrogen.errors import ProgramError
 from pyrogen.models.likelihood import Likelihood, likelihood_for
 from pyrogen.nn.causal import Causal
+from pyrogen.nn.recurrent import Memory
 from pyrogen.spec import DataSpec, one_hot
 
 __all__ = ["AutoregressiveModel", "ConditionalAutoregressiveModel", "likelihood_of_element"]
@@ -55,23 +56,49 @@ class AutoregressiveModel(PyroModule):
         self.network, self.likelihood, self.spec = network, likelihood, spec
         self.choice = Choice()
 
-    def forward(self, x: Tensor | None = None, size: int = 1) -> Tensor:
-        """Score the data ``x`` of shape ``(batch, *spec.shape)``; without data, generate ``size`` of them."""
+    def forward(self, x: Tensor | None = None, size: int = 1, length: int | None = None) -> Tensor:
+        """Score the data ``x`` of shape ``(batch, *spec.shape)``; without data, generate ``size`` of them.
+
+        A network that takes sequences of any length (:attr:`pyrogen.nn.Causal.has_any_length`) scores such, too, and
+        generates them of a ``length`` that is asked for.
+        """
         size = size if x is None else len(x)
         with pyro.plate("data", size):
-            return pyro.sample("x", self.distribution(size), obs=x)
+            return pyro.sample("x", self.distribution(size, length=self._length(x, length)), obs=x)
 
-    def distribution(self, size: int, context: Tensor | None = None) -> Autoregressive:
-        """Return the distribution of ``size`` data, given a context of shape ``(size, ...)``."""
+    def distribution(
+        self, size: int, context: Tensor | None = None, memory: Memory | None = None, length: int | None = None
+    ) -> Autoregressive:
+        """Return the distribution of ``size`` data.
+
+        Args:
+            size: how many.
+            context: what they depend on, shape ``(size, ...)``.
+            memory: what was read before them.
+            length: of sequences, where it is not that of ``spec``.
+
+        Raises:
+            ProgramError: where a length is given, and the network takes none but that of ``spec``.
+        """
+        if length is not None and not self.network.has_any_length:
+            raise ProgramError(
+                f"{type(self.network).__name__} models data of shape {self.spec.shape}, and no other length: leave "
+                f"`length` out"
+            )
         return Autoregressive(
             self.network,
             self.likelihood.distribution,
-            self.spec.shape,
+            self.spec.shape if length is None else (length,),
             context,
             (size,),
             self._support(),
             self.choice,
+            memory,
         )
+
+    def _length(self, x: Tensor | None, length: int | None) -> int | None:
+        """Return the length of the sequences that are scored, or else what is asked for."""
+        return x.shape[-1] if x is not None and self.network.has_any_length else length
 
     def _support(self) -> Any:
         if self.spec.levels is None or self.spec.kind == "dequantized":
@@ -90,7 +117,9 @@ class ConditionalAutoregressiveModel(AutoregressiveModel):
 
     covariates = ("y",)
 
-    def forward(self, x: Tensor | None = None, size: int = 1, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | None = None, size: int = 1, length: int | None = None, y: Tensor | None = None
+    ) -> Tensor:
         """Score data given labels ``y`` of shape ``(batch,)``; without data, generate one for each label, or random."""
         classes = self.spec.num_classes
         assert classes is not None
@@ -100,4 +129,5 @@ class ConditionalAutoregressiveModel(AutoregressiveModel):
         elif pyro.infer.util.is_validation_enabled() and not ((y >= 0) & (y < classes)).all():
             raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
         with pyro.plate("data", len(y)):
-            return pyro.sample("x", self.distribution(len(y), one_hot(y, self.spec)), obs=x)
+            found = self.distribution(len(y), one_hot(y, self.spec), length=self._length(x, length))
+            return pyro.sample("x", found, obs=x)

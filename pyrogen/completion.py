@@ -1,0 +1,168 @@
+"""Held-out data whose missing part a fitted program draws: masks, and the draws."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyrogen.card import accepted_columns
+from pyrogen.data import Dataset, Unpaired, read_arrays
+from pyrogen.distributions import Autoregressive
+from pyrogen.errors import DataError, UsageError
+from pyrogen.evaluation import complete, evaluating
+from pyrogen.parameters import first_device
+from pyrogen.pictures import Drawing, image_grid
+from pyrogen.recipe import Programs
+from pyrogen.sites import is_data, is_latent, unwrapped
+from pyrogen.spec import DataSpec
+
+__all__ = ["MASKS", "Completions", "completion_rows", "completions", "mask_of"]
+
+MASKS = ("top", "bottom", "left", "right", "random:SHARE", "FILE")
+
+
+class Completions(NamedTuple):
+    """Data, what is missing of them, and draws of it.
+
+    Attributes:
+        x: the data, shape ``(number, *event)``.
+        missing: which elements were drawn, bool, likewise.
+        completed: draws, shape ``(draws, number, *event)``.
+        is_exact: whether they are of the conditional distribution, or approach it.
+    """
+
+    x: Tensor
+    missing: Tensor
+    completed: Tensor
+    is_exact: bool
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Name the arrays, as a file holds them."""
+        return {"x": self.x, "missing": self.missing, "completed": self.completed}
+
+
+def mask_of(name: str, number: int, event: tuple[int, ...], seed: int = 0) -> Tensor:
+    """Return which elements are missing, bool, shape ``(number, *event)``.
+
+    Args:
+        name: top, bottom, left or right: that half of an image, or the first (left) or last (right) half of a sequence;
+            random:SHARE: each element with this probability, such as random:0.5; or a file, .npy or .npz of one array,
+            of shape ``event`` or ``(number, *event)``: what is not zero is missing.
+        number: of data.
+        event: shape of a datum.
+        seed: of random masks.
+
+    Raises:
+        UsageError: for another name, or a half that data of this shape do not have.
+        DataError: for a file of another shape.
+
+    Example:
+        >>> mask_of("bottom", 1, (1, 4, 2))[0, 0].int().tolist()
+        [[0, 0], [0, 0], [1, 1], [1, 1]]
+    """
+    if name in ("top", "bottom", "left", "right"):
+        return _half(name, event).expand(number, *event)
+    kind, _, share = name.partition(":")
+    if kind == "random":
+        try:
+            p = float(share)
+        except ValueError:
+            p = -1.0
+        if not 0 < p <= 1:
+            raise UsageError(f"mask {name!r}: expected a share above 0 and at most 1, such as random:0.5")
+        return torch.rand(number, *event, generator=torch.Generator().manual_seed(seed)) < p
+    if Path(name).suffix.lower() not in (".npy", ".npz"):
+        raise UsageError(f"mask {name!r}: expected one of {', '.join(MASKS)}; a file is .npy or .npz")
+    arrays = read_arrays(Path(name))
+    if len(arrays) != 1:
+        raise DataError(f"{name}: arrays {', '.join(arrays)}; a mask is one")
+    (array,) = arrays.values()
+    if array.shape not in (event, (number, *event)):
+        raise DataError(
+            f"{name}: shape {array.shape}, expected that of a datum, {event}, or of all, {(number, *event)}"
+        )
+    return torch.from_numpy(np.asarray(array) != 0).expand(number, *event)
+
+
+def _half(name: str, event: tuple[int, ...]) -> Tensor:
+    dim = {"top": -2, "bottom": -2, "left": -1, "right": -1}[name]
+    if len(event) < -dim or event[dim] < 2:
+        raise UsageError(f"mask {name!r}: data of shape {event} have no {name}")
+    first, size = torch.arange(event[dim]) < event[dim] // 2, [1] * len(event)
+    size[dim] = event[dim]
+    return (first if name in ("top", "left") else ~first).reshape(size).expand(event)
+
+
+def completions(
+    programs: Programs,
+    dataset: Dataset | Unpaired,
+    split: str,
+    mask: str,
+    number: int = 8,
+    draws: int = 3,
+    sweeps: int = 5,
+    seed: int = 0,
+) -> Completions:
+    """Complete the first data of a split.
+
+    Args:
+        programs: a model whose data are drawn element by element, and no guide.
+        dataset: the data.
+        split: train, validation or test.
+        mask: what is missing; see :func:`mask_of`.
+        number: of data.
+        draws: for each of them.
+        sweeps: see :func:`pyrogen.evaluation.complete`.
+        seed: of the mask.
+
+    Raises:
+        UsageError: where the model has no conditional distributions of parts of its data, with the reason.
+    """
+    if isinstance(dataset, Unpaired):
+        raise UsageError("a translation between two domains has no data of which a part could be missing")
+    for name, value, least in (("number", number, 1), ("draws", draws, 1), ("sweeps", sweeps, 0)):
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, found {value}")
+    columns = dataset.eval_columns(split)
+    number = min(number, len(columns["x"]))
+    if number < 1:
+        raise UsageError(f"{dataset.name} has no {split} data to complete: choose another --split")
+    device = first_device(programs.model)
+    names = accepted_columns(programs.model, list(columns))
+    first = {name: torch.cat([columns[name][:number]] * draws).to(device) for name in names}
+    missing = torch.cat([mask_of(mask, number, dataset.spec.shape, seed)] * draws).to(device)
+    with evaluating(*programs):
+        d = _distribution(programs, first)
+        completed = complete(d, first["x"], missing, sweeps)
+        is_exact = d.given(first["x"], ~missing).is_exact
+    x, missing = first["x"][:number], missing[:number]
+    return Completions(x.cpu(), missing.cpu(), completed.unflatten(0, (draws, number)).cpu(), is_exact)
+
+
+def completion_rows(found: Completions, spec: DataSpec) -> Drawing:
+    """Draw images in columns: the datum, what is known of it on a ground of grey, and the draws below."""
+    grey = 0.5 * (1 if spec.kind == "dequantized" or spec.levels is None else spec.levels - 1)
+    rows = torch.cat([found.x, found.x.masked_fill(found.missing, grey), found.completed.flatten(0, 1)])
+    return image_grid(rows, spec, columns=len(found.x), scale=max(1, 72 // spec.shape[-1]))
+
+
+def _distribution(programs: Programs, columns: dict[str, Tensor]) -> Autoregressive:
+    """Return the distribution of the data, where they are drawn element by element and depend on nothing hidden.
+
+    Raises:
+        UsageError: where they are not, with the reason.
+    """
+    sites = poutine.trace(programs.model).get_trace(**columns).nodes
+    hidden = [name for name, site in sites.items() if is_latent(site)]
+    d = unwrapped(sites["x"]["fn"]) if "x" in sites and is_data(sites["x"]) else None
+    if isinstance(d, Autoregressive) and not hidden:
+        return d
+    name = type(programs.model).__name__
+    why = f"its data depend on {', '.join(map(repr, hidden))}" if hidden else "it draws all elements of a datum at once"
+    raise UsageError(
+        f"{name} says nothing of a part of a datum given the rest: {why}. Autoregressive models complete data: fvsbn, "
+        f"nade, made, pixelcnn, gated-pixelcnn, wavenet, char-rnn"
+    )

@@ -1,0 +1,106 @@
+"""Held-out data whose missing part is drawn: masks, the command, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pyrogen.cli import main
+from pyrogen.completion import mask_of
+from pyrogen.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "made"
+    words = f"train made --data digits --pixels threshold --hidden [32] --steps 20 --compile off --out {out}"
+    assert main(words.split()) == 0
+    return out
+
+
+def complete(run, *words, capsys):
+    assert main(["complete", str(run), "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("mask", ["bottom", "top", "left", "right", "random:0.3"])
+def test_what_is_known_stays(run, mask, tmp_path, capsys):
+    out = tmp_path / "found.npz"
+    words = ("--mask", mask, "-n", "3", "--draws", "2", "--sweeps", "1", "--out", str(out))
+    said = complete(run, *words, capsys=capsys)
+    assert said == {"out": str(out), "exact": mask == "bottom", "shape": [2, 3, 1, 8, 8]}
+    with np.load(out) as found:
+        x, missing, completed = (found[name] for name in ("x", "missing", "completed"))
+    assert 0 < missing.mean() < 1
+    assert (completed == x)[:, ~missing].all()
+    assert set(np.unique(completed)) <= {0.0, 1.0}
+
+
+def test_a_mask_from_a_file(run, tmp_path, capsys):
+    mask = np.zeros((1, 8, 8), dtype=np.uint8)
+    mask[0, 7, 7] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    out = tmp_path / "found.npz"
+    assert complete(run, "--mask", str(tmp_path / "mask.npy"), "--out", str(out), capsys=capsys)["exact"]
+    with np.load(out) as found:
+        assert found["missing"].sum(axis=(1, 2, 3)).tolist() == [1] * 8
+
+
+def test_images_are_drawn_in_columns(run, capsys):
+    said = complete(run, "-n", "4", "--draws", "2", capsys=capsys)
+    assert said["out"] == str(run / "completions.png")
+    assert (run / "completions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_draws_the_same(run, tmp_path, capsys):
+    found = []
+    for seed in (0, 0, 1):
+        complete(run, "--seed", str(seed), "--out", str(tmp_path / "a.npz"), capsys=capsys)
+        with np.load(tmp_path / "a.npz") as arrays:
+            found.append(arrays["completed"])
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--mask", "middle"], "expected one of top, bottom, left, right, random:SHARE, FILE"),
+        (["--mask", "random:2"], "expected a share above 0 and at most 1"),
+        (["--mask", "nowhere.npy"], "nowhere.npy"),
+        (["--out", "x.gif"], ".npz or .png"),
+        (["--number", "0"], "number must be at least 1"),
+        (["--draws", "0"], "draws must be at least 1"),
+        (["--sweeps", "-1"], "sweeps must be at least 0"),
+        (["--split", "rest"], "rest"),
+    ],
+)
+def test_what_cannot_be_done_is_said(run, words, says, capsys):
+    assert main(["complete", str(run), *words]) in (2, 65, 66)
+    assert says in capsys.readouterr().err
+
+
+def test_other_models_are_refused_with_the_reason(tmp_path, capsys):
+    train = "--data digits --pixels threshold --steps 5 --compile off --out"
+    for model, why in (
+        ("vae --hidden [8]", "depend on 'z'"),
+        ("generator --hidden [8] --objective mmd", "depend on 'z'"),
+    ):
+        out = tmp_path / model.split()[0]
+        assert main(f"train {model} {train} {out}".split()) == 0
+        assert main(["complete", str(out)]) == 2
+        assert why in capsys.readouterr().err
+
+
+def test_halves_and_files_of_the_wrong_shape(tmp_path):
+    assert mask_of("right", 2, (4,)).tolist() == [[False, False, True, True]] * 2
+    with pytest.raises(UsageError, match="have no top"):
+        mask_of("top", 1, (4,))
+    np.save(tmp_path / "mask.npy", np.ones((3, 3)))
+    with pytest.raises(DataError, match=r"expected that of a datum, \(1, 8, 8\)"):
+        mask_of(str(tmp_path / "mask.npy"), 2, (1, 8, 8))
+    np.savez(tmp_path / "two.npz", x=np.ones((4, 2)), y=np.arange(4))
+    with pytest.raises(DataError, match="a mask is one"):
+        mask_of(str(tmp_path / "two.npz"), 2, (4,))
+    assert torch.equal(mask_of("random:0.5", 3, (9,), 1), mask_of("random:0.5", 3, (9,), 1))
