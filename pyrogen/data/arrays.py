@@ -23,7 +23,7 @@ LAYOUTS = tuple(
 )
 
 # What NumPy and zipfile raise for files that are damaged or made up; NumPy parses its header as a Python literal, and
-# warns of headers from Python 2, which is an error where warnings are.
+# warns of headers from Python 2 and of types by old names, which is an error where warnings are.
 DAMAGE = (
     OSError,
     ValueError,
@@ -35,7 +35,7 @@ DAMAGE = (
     MemoryError,
     KeyError,
     RecursionError,
-    UserWarning,
+    Warning,
 )
 ZIP_DAMAGE = (*DAMAGE, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
