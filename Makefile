@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae bench-topics data clean
+.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
 
 setup: $(STAMP)
 
@@ -52,7 +52,7 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae
+bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-step-time bench-fashion-mnist-vae
 
 bench-compile: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt lda
@@ -82,6 +82,11 @@ bench-topics: data
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install --quiet scikit-learn gensim lda tomotopy
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/topics.py --peers .venv-peers/bin/python --growth --joints
+
+bench-autoregressive: data
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoregressive_likelihood.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/text.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/autoregressive_sampling.py
 
 bench-attribute-arithmetic: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/attribute_arithmetic.py

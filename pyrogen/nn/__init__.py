@@ -1,7 +1,7 @@
 """Networks, without Pyro."""
 
 from pyrogen.nn.bag_of_words import BagOfWordsMLP
-from pyrogen.nn.causal import Causal, EmbeddedValues, OneHotValues, ScaledValues
+from pyrogen.nn.causal import Causal
 from pyrogen.nn.char_rnn import CharRNN
 from pyrogen.nn.convolution import ConvolutionalDecoder, ConvolutionalEncoder
 from pyrogen.nn.dcgan import DCGANCritic, DCGANGenerator
@@ -16,6 +16,7 @@ from pyrogen.nn.progressive import Growth, ProgressiveCritic, ProgressiveGenerat
 from pyrogen.nn.recurrent import Memory, Recurrent
 from pyrogen.nn.transformer import CausalTransformer
 from pyrogen.nn.translation import PatchCritic, ResNetTranslator
+from pyrogen.nn.values import EmbeddedValues, OneHotValues, ScaledValues
 from pyrogen.nn.wavenet import WaveNet
 
 __all__ = [

@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import Layers, ValueEncoder, contextual
+from pyrogen.nn.causal import Layers, contextual
 from pyrogen.nn.recurrent import NOTHING, Memory, Recurrent
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["CharRNN"]
 

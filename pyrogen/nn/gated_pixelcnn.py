@@ -5,18 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import (
-    CausalConv1d,
-    Layers,
-    Pointwise,
-    RowConv2d,
-    ValueEncoder,
-    contextual,
-    gated,
-    shift,
-    shift_down,
-)
+from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, contextual, gated, shift, shift_down
 from pyrogen.nn.raster import ImageContext, Raster, RasterState
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["GatedPixelCNN"]
 

@@ -8,7 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import Causal, Layers, ValueEncoder
+from pyrogen.nn.causal import Causal, Layers
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["FVSBN", "MADE", "NADE"]
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, ValueEncoder, shift, shift_down
+from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, shift, shift_down
 from pyrogen.nn.raster import Raster, RasterState
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["MaskedConv2d", "PixelCNN"]
 

@@ -7,10 +7,11 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import Pointwise, RowConv2d, ValueEncoder, contextual, shift, shift_down
+from pyrogen.nn.causal import Pointwise, RowConv2d, contextual, shift, shift_down
 from pyrogen.nn.raster import ImageContext, Raster, RasterState
 from pyrogen.nn.resolution import due
 from pyrogen.nn.stream import Inputs, Memory, Step, Stream, Whole
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["PixelCNNPlusPlus"]
 

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pyrogen.nn.causal import Layers, Pointwise, ValueEncoder, contextual, queue
+from pyrogen.nn.causal import Layers, Pointwise, contextual, queue
 from pyrogen.nn.image_lstm import DiagonalLayer, RecurrentLayer, RowLayer
 from pyrogen.nn.pixelcnn import MaskedConv2d
 from pyrogen.nn.raster import Raster, RasterState
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["DiagonalBiLSTM", "RowLSTM"]
 

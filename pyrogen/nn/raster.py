@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import Causal, Pointwise, ValueEncoder
+from pyrogen.nn.causal import Causal, Pointwise
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["ImageContext", "Raster", "RasterState"]
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from pyrogen.nn.causal import Causal, Layers, Pointwise, ValueEncoder, contextual
+from pyrogen.nn.causal import Causal, Layers, Pointwise, contextual
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["CausalTransformer", "rotated"]
 

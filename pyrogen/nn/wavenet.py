@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, ValueEncoder, contextual, gated, queue, shift, uniform
+from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, contextual, gated, queue, shift, uniform
+from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["WaveNet"]
 
