@@ -82,7 +82,7 @@ def report() -> None:
             lines.append([model, str(len(mine)), f"{mine[0]['parameters']:,}", *cells])
     head = ("model", "seeds", "parameters", "bits/char", f"while learning, rate {RATE}", "seconds of training")
     lead = (
-        "The King James Bible with its verses' references, 4,404,412 characters, the last twentieth of which is held out: "
+        "The King James Bible with its verses' references, 4,404,412 characters, the last twentieth held out: "
         "from Colossians 1:10 to Revelation, books of whose names and style the rest has little. Characters are bytes."
     )
     of_compressors = ("compressor", "whole file", "held-out end alone", "what the end adds to the rest")
