@@ -38,8 +38,8 @@ TASKS: dict[str, dict[str, str]] = {
         "gated-pixelcnn, given labels": f"gated-pixelcnn --conditional true --channels 16 --layers 6 {CONVOLUTIONAL}",
     },
     "fashion": {
-        "pixelcnn++": (
-            "pixelcnn++ --data fashion-mnist --channels 32 --layers 2 --batch-size 32 --learning-rate 0.001 "
+        "pixelcnn-pp": (
+            "pixelcnn-pp --data fashion-mnist --channels 32 --layers 2 --batch-size 32 --learning-rate 0.001 "
             "--schedule cosine --ema 0.9995 --steps 5000"
         ),
     },
@@ -83,13 +83,14 @@ def measure(task: str, model: str, seed: int) -> dict[str, Any]:
 def as_asked(model: Any, seed: int, of_each: int = 20) -> float:
     """Draw digits of each class, and return the share that a classifier of grey digits takes for what they are."""
     judge = RUNS / f"classifier-{seed}"
-    if not judge.exists():
-        command("train", *CLASSIFIER.split(), "--seed", str(seed), "--out", str(judge))
+    if not (judge / "evaluation.json").exists():
+        command("train", *CLASSIFIER.split(), "--seed", str(seed), "--out", str(judge), "--overwrite")
+        command("evaluate", str(judge))
     torch.manual_seed(seed)
     y = torch.arange(10).repeat(of_each)
     with torch.no_grad():
-        x = model(y=y)
-        logits = pyrogen.load(str(judge)).model.network(x * 2 - 1)
+        x = model.eval()(y=y)
+        logits = pyrogen.load(str(judge)).model.eval().network(x * 2 - 1)
     np.savez_compressed(RUNS / f"as-asked-{seed}.npz", x=x.numpy().astype(np.uint8), y=y.numpy())
     return float((logits.argmax(-1) == y).double().mean())
 

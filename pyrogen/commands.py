@@ -27,7 +27,7 @@ from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
 from pyrogen.fitting import fit, tensorboard
 from pyrogen.loading import load, load_objective
-from pyrogen.parameters import modules_of
+from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
@@ -156,6 +156,7 @@ def sample(arguments: Sequence[str]) -> Result:
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument("-n", "--number", type=int, default=None, help="how many (default: 100; one text)")
     parser.add_argument("--out", type=str, default=None, help="the file (default: RUN/samples.npz; .txt of text)")
+    parser.add_argument("--label", type=int, default=None, help="of models given labels: which (default: all in turn)")
     parser.add_argument("--prefix", type=str, default="", help="of text: what it begins with")
     parser.add_argument("--length", type=int, default=None, help="of sequences; of text besides the prefix: 1000")
     parser.add_argument(
@@ -207,8 +208,8 @@ def _draws(recipe: Recipe, run: Run, programs: Programs, number: int, options: M
     spec = DataSpec.from_json(run.manifest["spec"])
     choice = Choice(options["temperature"], options["top_k"], options["top_p"]).checked()
     if language.is_reader(programs.model, spec):
-        of = {"prefix": options["prefix"], "length": options["length"] or language.WRITTEN}
-        return {"x": language.write(programs.model, spec, number, choice=choice, **of)}
+        length = options["length"] or language.WRITTEN
+        return {"x": language.write(programs.model, spec, number, length, options["prefix"], choice)}
     if options["prefix"]:
         raise UsageError(f"{recipe.model.name} does not write on from a prefix: leave --prefix out")
     if hasattr(programs.model, "choice"):
@@ -229,9 +230,24 @@ def _draws(recipe: Recipe, run: Run, programs: Programs, number: int, options: M
         )
     if options["length"] is not None and not accepted_columns(programs.model, ["length"]):
         raise UsageError(f"{recipe.model.name} draws data of one shape: leave --length out")
-    of = {} if options["length"] is None else {"length": options["length"]}
+    of: dict[str, Any] = {} if options["length"] is None else {"length": options["length"]}
+    labels = _labels(programs, spec, number, options["label"])
     with evaluating(*programs):
-        return simulate(learned(*programs, spec), size=number, **of)
+        return simulate(learned(*programs, spec), size=number, **of, **labels) | labels
+
+
+def _labels(programs: Programs, spec: DataSpec, number: int, label: int | None) -> dict[str, Tensor]:
+    """Return what a model that draws data given their labels is given: one label, or all in turn."""
+    classes = spec.num_classes
+    if classes is None or "y" not in getattr(programs.model, "covariates", ()):
+        if label is not None:
+            raise UsageError("the model draws data without regard to labels: leave --label out")
+        return {}
+    if label is not None and not 0 <= label < classes:
+        raise UsageError(f"--label must be from 0 to {classes - 1}, found {label}")
+    device = first_device(*programs)
+    y = torch.arange(number, device=device) % classes if label is None else torch.full((number,), label, device=device)
+    return {"y": y}
 
 
 def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:
@@ -286,7 +302,7 @@ def complete_(arguments: Sequence[str]) -> Result:
     """Draw the missing part of held-out data, given the rest, into a .npz or .png file."""
     parser = make_parser("complete", str(complete_.__doc__))
     parser.add_argument("run", type=str, help="the run directory")
-    parser.add_argument("--mask", type=str, default="bottom", help=f"what is missing: {', '.join(MASKS)}")
+    parser.add_argument("--mask", type=str, default=None, help=f"what is missing: {', '.join(MASKS)} (default: bottom)")
     parser.add_argument("-n", "--number", type=int, default=8, help="how many data")
     parser.add_argument("--draws", type=int, default=3, help="how often each is completed")
     parser.add_argument("--sweeps", type=int, default=5, help="Gibbs sweeps, where known elements follow missing ones")
@@ -307,6 +323,7 @@ def complete_(arguments: Sequence[str]) -> Result:
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
     pyro.set_rng_seed(options["seed"])
+    options["mask"] = options["mask"] or ("bottom" if len(spec.shape) > 1 else "right")
     of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed")}
     found = completions(programs, dataset, **of)
     with translate_errors(out, "write"):

@@ -50,7 +50,8 @@ def mask_of(name: str, number: int, event: tuple[int, ...], seed: int = 0) -> Te
     Args:
         name: top, bottom, left or right: that half of an image, or the first (left) or last (right) half of a sequence;
             random:SHARE: each element with this probability, such as random:0.5; or a file, .npy or .npz of one array,
-            of shape ``event`` or ``(number, *event)``: what is not zero is missing.
+            of shape ``event`` or ``(number, *event)``: ones are missing, zeros are known. Images of one channel may
+            leave it out.
         number: of data.
         event: shape of a datum.
         seed: of random masks.
@@ -80,17 +81,21 @@ def mask_of(name: str, number: int, event: tuple[int, ...], seed: int = 0) -> Te
     if len(arrays) != 1:
         raise DataError(f"{name}: arrays {', '.join(arrays)}; a mask is one")
     (array,) = arrays.values()
+    if event[:1] == (1,) and array.shape == event[1:]:
+        array = array[None]
     if array.shape not in (event, (number, *event)):
         raise DataError(
             f"{name}: shape {array.shape}, expected that of a datum, {event}, or of all, {(number, *event)}"
         )
+    if not np.isin(array, (0, 1)).all() and not np.isin(array, (0, 255)).all():
+        raise DataError(f"{name}: a mask is of bools, of 0 and 1, or of 0 and 255, found other values")
     return torch.from_numpy(np.asarray(array) != 0).expand(number, *event)
 
 
 def _half(name: str, event: tuple[int, ...]) -> Tensor:
     dim = {"top": -2, "bottom": -2, "left": -1, "right": -1}[name]
     if len(event) < -dim or event[dim] < 2:
-        raise UsageError(f"mask {name!r}: data of shape {event} have no {name}")
+        raise UsageError(f"mask {name!r}: data of shape {event} have no {name}. Choose left, right or random:0.5")
     first, size = torch.arange(event[dim]) < event[dim] // 2, [1] * len(event)
     size[dim] = event[dim]
     return (first if name in ("top", "left") else ~first).reshape(size).expand(event)
@@ -133,13 +138,19 @@ def completions(
     device = first_device(programs.model)
     names = accepted_columns(programs.model, list(columns))
     first = {name: torch.cat([columns[name][:number]] * draws).to(device) for name in names}
-    missing = torch.cat([mask_of(mask, number, dataset.spec.shape, seed)] * draws).to(device)
+    missing = torch.cat([_some(mask, mask_of(mask, number, dataset.spec.shape, seed))] * draws).to(device)
     with evaluating(*programs):
         d = _distribution(programs, first)
         completed = complete(d, first["x"], missing, sweeps)
         is_exact = d.given(first["x"], ~missing).is_exact
     x, missing = first["x"][:number], missing[:number]
     return Completions(x.cpu(), missing.cpu(), completed.unflatten(0, (draws, number)).cpu(), is_exact)
+
+
+def _some(name: str, missing: Tensor) -> Tensor:
+    if not missing.any():
+        raise UsageError(f"mask {name!r}: nothing is missing, so that there is nothing to draw")
+    return missing
 
 
 def completion_rows(found: Completions, spec: DataSpec) -> Drawing:
@@ -163,6 +174,6 @@ def _distribution(programs: Programs, columns: dict[str, Tensor]) -> Autoregress
     name = type(programs.model).__name__
     why = f"its data depend on {', '.join(map(repr, hidden))}" if hidden else "it draws all elements of a datum at once"
     raise UsageError(
-        f"{name} says nothing of a part of a datum given the rest: {why}. Autoregressive models complete data: fvsbn, "
-        f"nade, made, pixelcnn, gated-pixelcnn, wavenet, char-rnn"
+        f"{name} says nothing of a part of a datum given the rest: {why}. Models that draw element by element do, such "
+        f"as gated-pixelcnn, wavenet and char-rnn"
     )

@@ -58,7 +58,8 @@ def compile_steps(mode: str, model: Program, spec: DataSpec, number: int, length
     if mode == "off" or not isinstance(network, Causal) or not can_compile():
         return
     steps = spec.num_dims if length is None else length
-    if mode == "on" or SAVED * steps * _seconds_per_step(network, model, spec, number) > 1.5 * COMPILING:
+    pays = steps > 10 * TRIED and SAVED * steps * _seconds_per_step(network, model, spec, number) > 1.5 * COMPILING
+    if mode == "on" or pays:
         network.compile_steps()
 
 

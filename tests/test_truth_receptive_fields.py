@@ -185,7 +185,7 @@ def test_levels_that_have_a_place_are_those_whose_step_divides_it():
 
 
 DROPOUT = {
-    "pixelcnn++": (lambda share: pyramid((4, 4), dropout=share), (1, 4, 4)),
+    "pixelcnn-pp": (lambda share: pyramid((4, 4), dropout=share), (1, 4, 4)),
     "transformer": (
         lambda share: CausalTransformer(EmbeddedValues(3, 4), 1, width=8, layers=2, heads=2, dropout=share), (16,)
     ),
@@ -293,7 +293,7 @@ def test_settings_of_pixelcnn_pp_out_of_range_are_refused(settings):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("name", ["row-lstm", "diagonal-bilstm", "pixelcnn++", "transformer"])
+@pytest.mark.parametrize("name", ["row-lstm", "diagonal-bilstm", "pixelcnn-pp", "transformer"])
 def test_compiled_steps_are_the_steps(name):
     shape = shape_of(name, 3, 3)
     network = NETWORKS[name](shape, 3, 2)

@@ -1,7 +1,7 @@
 """Distributions of data whose elements are drawn one after the other."""
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import inf, prod
 from typing import Any, NamedTuple
 
 import torch
@@ -37,8 +37,10 @@ class Choice(NamedTuple):
         Raises:
             UsageError: for values out of range.
         """
-        if not self.temperature > 0:
-            raise UsageError(f"temperature must be positive, found {self.temperature}: top_k=1 takes the most probable")
+        if not 0 < self.temperature < inf:
+            raise UsageError(
+                f"temperature must be positive and finite, found {self.temperature}: top_k=1 takes the most probable"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise UsageError(f"top_k must be at least 1, found {self.top_k}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -54,8 +56,8 @@ class Choice(NamedTuple):
         """
         logits = log_probs / self.temperature
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k, -1).values[..., -1:]
-            logits = logits.where(logits >= least, -torch.inf)
+            most = logits.topk(self.top_k, -1).indices
+            logits = logits.where(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, most, True), -torch.inf)
         if self.top_p is not None:
             ordered, order = logits.sort(-1, descending=True)
             p = ordered.softmax(-1)
@@ -78,17 +80,20 @@ class Autoregressive(TorchDistribution):
 
     Args:
         network: maps data, and a context, to the features of each element.
-        element: maps features ``(*shape, num_features)`` to the distribution of elements, of batch shape ``shape``.
+        element: maps features ``(*shape, num_features)`` to the distribution of elements, of batch shape ``shape``. It
+            is called with the features of whole data, and of one element of each: what elements depend on besides goes
+            into the context.
         event_shape: shape of a datum.
         context: :math:`c`, shape ``batch_shape + (...)``; ``None`` where the network needs none.
-        batch_shape: of the distribution; there has to be a context whose first dimensions it is, or none.
+        batch_shape: of the distribution; if not given, the context's without its last dimension, or that of one datum.
         support: of an element.
         choice: how a draw chooses elements.
         memory: what a :class:`~pyrogen.nn.Recurrent` network has read before these data, of the batch's shape; each
             datum is then what follows.
 
     Raises:
-        ProgramError: where a context or a memory does not have the batch's shape, or the network has no memory.
+        ProgramError: where a context or a memory does not have the batch's shape, the network has no memory, is none of
+            elements in their order, or models data of another shape.
 
     Example:
         >>> import pyro.distributions as dist
@@ -107,14 +112,22 @@ class Autoregressive(TorchDistribution):
         element: Element,
         event_shape: Sequence[int],
         context: Tensor | None = None,
-        batch_shape: Sequence[int] = (),
+        batch_shape: Sequence[int] | None = None,
         support: Any = constraints.real,
         choice: Choice = ANY,
         memory: Memory | None = None,
     ) -> None:
+        if not isinstance(network, Causal):
+            raise ProgramError(f"{type(network).__name__} is no pyrogen.nn.Causal: it has no steps to draw elements by")
+        if network.shape is not None and network.shape != tuple(event_shape):
+            raise ProgramError(
+                f"{type(network).__name__} models data of shape {network.shape}, found event_shape {tuple(event_shape)}"
+            )
+        if batch_shape is None:
+            batch_shape = () if context is None else context.shape[:-1]
         self.network, self.element, self.context, self.choice = network, element, context, choice.checked()
         self.memory = memory
-        self._last: tuple[Tensor, Tensor, Memory] | None = None
+        self._last: tuple[Tensor, int, Tensor, Memory] | None = None
         if context is not None and tuple(context.shape[: len(batch_shape)]) != tuple(batch_shape):
             raise ProgramError(
                 f"a context of shape {tuple(context.shape)} where the batch has shape {tuple(batch_shape)}: its first "
@@ -162,6 +175,12 @@ class Autoregressive(TorchDistribution):
             new.values = self.values.expand(batch_shape + self.event_shape)
         return new
 
+    def by(self, choice: Choice) -> "Autoregressive":
+        """Return the distribution whose draws choose elements in another way."""
+        new = self.expand(self.batch_shape)
+        new.choice = choice.checked()
+        return new
+
     def given(self, values: Tensor, known: Tensor) -> "Autoregressive":
         r"""Return the distribution with some elements held fixed.
 
@@ -197,21 +216,51 @@ class Autoregressive(TorchDistribution):
     def log_probs(self, value: Tensor) -> Tensor:
         r"""Return :math:`\log p(x_i \mid x_{<i})` of each element, in the shape of the value."""
         features = self.features(value)
-        scores = self.element(features).log_prob(value.expand(features.shape[:-1]))
+        scores = self.elements(features).log_prob(_floating(value, features.dtype).expand(features.shape[:-1]))
         if self.known is None or self.values is None:
             return scores
         differs = torch.where(value == self.values, 0.0, -torch.inf)
         return torch.where(self.known, differs.to(scores.dtype), scores)
 
     def features(self, value: Tensor) -> Tensor:
-        """Return what the network says of each element given those before, shape ``(*shape, num_features)``."""
+        """Return what the network says of each element given those before, shape ``(*shape, num_features)``.
+
+        Raises:
+            ProgramError: where the value has another shape than data.
+        """
+        if value.shape[value.dim() - len(self.event_shape) :] != self.event_shape:
+            raise ProgramError(
+                f"a value of shape {tuple(value.shape)}, where the last dimensions must be those of a datum, "
+                f"{tuple(self.event_shape)}"
+            )
         lead = torch.broadcast_shapes(value.shape[: value.dim() - len(self.event_shape)], self.batch_shape)
         if self.memory is not None:
             features, _ = self._resumed(value, self.memory, lead)
         else:
-            x = value.expand(lead + self.event_shape).reshape(-1, *self.event_shape)
+            x = _floating(value, self._dtype).expand(lead + self.event_shape).reshape(-1, *self.event_shape)
             features = self.network(x, self._flat_context(lead))
         return features.reshape(*lead, *self.event_shape, features.shape[-1])
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next((p.dtype for p in self.network.parameters()), torch.get_default_dtype())
+
+    def elements(self, features: Tensor) -> TorchDistribution:
+        """Return the distribution of elements, of batch shape ``shape`` for features ``(*shape, num_features)``.
+
+        Raises:
+            ProgramError: where ``element`` makes something else of them.
+        """
+        found = self.element(features)
+        shape = getattr(found, "batch_shape", None)
+        if shape != features.shape[:-1] or found.event_shape:
+            what = type(found).__name__ if shape is None else f"batch shape {tuple(shape)}"
+            raise ProgramError(
+                f"element must map features of shape {tuple(features.shape)} to a distribution of batch shape "
+                f"{tuple(features.shape[:-1])} and no event shape, found {what}. It may look at features alone: what "
+                f"elements depend on besides is the network's context"
+            )
+        return found
 
     def after(self, value: Tensor) -> Memory:
         """Return the network's memory after it has read data of the batch's shape as well.
@@ -224,12 +273,12 @@ class Autoregressive(TorchDistribution):
         if self.memory is None:
             raise ProgramError("there is no memory to go on from: give the distribution one, of network.begin(batch)")
         features, memory = self._resumed(value, self.memory, self.batch_shape)
-        self._last = value, features, memory
+        self._last = value, value._version, features, memory
         return memory
 
     def _resumed(self, value: Tensor, memory: Memory, lead: Size) -> tuple[Tensor, Memory]:
-        if self._last is not None and self._last[0] is value:
-            return self._last[1:]
+        if self._last is not None and self._last[0] is value and self._last[1] == value._version:
+            return self._last[2:]
         assert isinstance(self.network, Recurrent)
         x = value.expand(lead + self.event_shape).reshape(prod(lead), -1)
         return self.network.resume(x, self._flat_memory(memory, lead))
@@ -264,7 +313,7 @@ class Autoregressive(TorchDistribution):
             drawn: list[Tensor] = []
             for i in range(size):
                 features = self.network.step(drawn[-1] if drawn else previous, state)
-                value = self._choose(self.element(features))
+                value = self._choose(self.elements(features)).to(features.dtype)
                 if known is not None and values is not None:
                     value = torch.where(known[:, i], values[:, i].to(value.dtype), value)
                 drawn.append(value)
@@ -290,3 +339,8 @@ class Autoregressive(TorchDistribution):
         logits = self.choice.logits(element.log_prob(values).movedim(0, -1))
         chosen = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
         return values.flatten()[chosen]
+
+
+def _floating(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return whole numbers as floats, as they are drawn."""
+    return value if value.is_floating_point() else value.to(dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Size, Tensor
 
 from pyrogen.distributions.autoregressive import Autoregressive
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 
 __all__ = ["JacobiDraws", "sample_by_jacobi"]
 
@@ -40,6 +40,7 @@ def sample_by_jacobi(d: Autoregressive, sample_shape: Any = (), u: Tensor | None
         u: uniform numbers, shape ``sample_shape + batch_shape + event_shape``; drawn if not given.
 
     Raises:
+        ProgramError: where the network is no function of the data, as with dropout.
         UsageError: where values cannot be listed, or some are given.
 
     References:
@@ -62,16 +63,24 @@ def sample_by_jacobi(d: Autoregressive, sample_shape: Any = (), u: Tensor | None
     with torch.no_grad():
         last, x, passes = None, _inverse(d, torch.zeros_like(u), u), 1
         while last is None or not torch.equal(last, x):
+            if passes > d.event_shape.numel():
+                raise ProgramError(
+                    f"{passes} passes for {d.event_shape.numel()} elements, and still they change: the network says "
+                    f"different things of the same data. Put it into eval mode, without dropout"
+                )
             last, x, passes = x, _inverse(d, x, u), passes + 1
     return JacobiDraws(x, passes)
 
 
 def _inverse(d: Autoregressive, x: Tensor, u: Tensor) -> Tensor:
     """Return the value of each element at which its distribution function passes ``u``."""
-    element = d.element(d.features(x))
+    element = d.elements(d.features(x))
     if not element.has_enumerate_support:
         raise UsageError(f"values of {type(element).__name__} cannot be listed: draw one by one, by sample()")
     values = element.enumerate_support(expand=False)
     p = d.choice.logits(element.log_prob(values).movedim(0, -1)).softmax(-1).movedim(-1, 0)
-    above = p.cumsum(0) <= u
-    return values.flatten()[above.sum(0).clamp(max=len(values) - 1)]  # sums may end below one
+    up_to = p.cumsum(0)
+    # Sums may end off one: u is a share of what they end with, and the last value of any probability is the last.
+    above = (up_to <= u * up_to[-1]) | ((up_to == up_to[-1]) & (p == 0))
+    chosen = above.long().cumprod(0).sum(0)
+    return values.flatten()[chosen.clamp(max=len(values) - 1)]

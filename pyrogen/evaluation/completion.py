@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pyrogen.distributions import Autoregressive
+from pyrogen.distributions import Autoregressive, Choice
+from pyrogen.errors import ProgramError, UsageError
 
 __all__ = ["complete"]
 
@@ -39,6 +40,10 @@ def complete(d: Autoregressive, x: Tensor, missing: Tensor, sweeps: int = 5, num
     Returns:
         The data with what was missing drawn, shape ``(batch, *event)``.
 
+    Raises:
+        ProgramError: where the distribution is of another kind.
+        UsageError: where shapes do not fit, the mask is not one of bools, or a number is out of range.
+
     References:
         Monte Carlo Sampling Methods Using Markov Chains and Their Applications (Hastings, 1970),
         https://doi.org/10.1093/biomet/57.1.97
@@ -53,7 +58,22 @@ def complete(d: Autoregressive, x: Tensor, missing: Tensor, sweeps: int = 5, num
                 [1., 1.],
                 [1., 1.]])
     """
-    missing = missing.expand(x.shape)
+    if not isinstance(d, Autoregressive):
+        raise ProgramError(f"only data that are drawn element by element are completed, found {type(d).__name__}")
+    if missing.dtype is not torch.bool:
+        raise UsageError(f"missing must be bool, true where an element is to be drawn, found {missing.dtype}")
+    if sweeps < 0 or num_particles < 1:
+        raise UsageError(f"sweeps must be at least 0 and num_particles 1, found {sweeps} and {num_particles}")
+    wanted = tuple(d.batch_shape + d.event_shape)
+    if tuple(x.shape) != wanted:
+        raise UsageError(f"x of shape {tuple(x.shape)}: expected that of the distribution's batch and data, {wanted}")
+    try:
+        missing = missing.expand(x.shape)
+    except RuntimeError as error:
+        raise UsageError(
+            f"missing of shape {tuple(missing.shape)}: expected that of the data, {wanted}, or less"
+        ) from error
+    d = d.by(Choice())  # of another choice, proposals would not be what their probabilities are of
     held = d.given(x, ~missing)
     with torch.no_grad():
         if held.is_exact:
@@ -63,10 +83,15 @@ def complete(d: Autoregressive, x: Tensor, missing: Tensor, sweeps: int = 5, num
 
 def _resampled(d: Autoregressive, held: Autoregressive, missing: Tensor, num_particles: int) -> Tensor:
     """Take, for each datum, one of several draws by what the model says of its known elements."""
-    particles = held.sample((num_particles,))
-    said = d.log_probs(particles).masked_fill(missing, 0.0).flatten(2).sum(-1)
-    chosen = torch.distributions.Categorical(logits=said.T).sample()
-    return particles[chosen, torch.arange(len(chosen), device=chosen.device)]
+    kept, total = held.sample(), None
+    for i in range(num_particles):
+        # One at a time, by the running total of their weights: the i-th is kept with its share of it.
+        particle = held.sample() if i else kept
+        said = d.log_probs(particle).masked_fill(missing, 0.0).flatten(1).sum(-1)
+        total = said if total is None else torch.logaddexp(total, said)
+        taken = torch.rand_like(said).log() < said - total
+        kept = torch.where(taken.reshape(-1, *[1] * (kept.dim() - 1)), particle, kept)
+    return kept
 
 
 def _swept(d: Autoregressive, x: Tensor, missing: Tensor, sweeps: int) -> Tensor:
@@ -75,13 +100,13 @@ def _swept(d: Autoregressive, x: Tensor, missing: Tensor, sweeps: int) -> Tensor
 
     def passed(flat: Tensor) -> tuple[Tensor, Tensor]:
         features = own.features(flat.unflatten(1, event)).flatten(1, -2)
-        return features, own.element(features).log_prob(flat)
+        return features, own.elements(features).log_prob(flat)
 
     x, missing = x.flatten(1), missing.flatten(1)
     features, now = passed(x)
     for i in missing.any(0).nonzero().flatten().tolist() * sweeps:
         proposed = x.clone()
-        proposed[:, i] = torch.where(missing[:, i], own.element(features[:, i]).sample(), x[:, i])
+        proposed[:, i] = torch.where(missing[:, i], own.elements(features[:, i]).sample(), x[:, i])
         of_proposed, then = passed(proposed)
         gain = (then - now)[:, i + 1 :].sum(-1)
         taken = (torch.rand_like(gain).log() < gain)[:, None]

@@ -70,6 +70,8 @@ def surprises(
             f"rate must not be negative, decay be in [0, 1), and window and streams at least 1, found {rate}, {decay}, "
             f"{window} and {streams}"
         )
+    if len(text) < streams:
+        raise UsageError(f"a text of {len(text)} characters is not read in {streams} streams: give fewer")
     x = text[: len(text) // streams * streams].reshape(streams, -1).to(first_device(model), torch.get_default_dtype())
     fn = text_distribution(model, x[:1, :window])
     reader = Reader(fn.network, fn.element, streams, window)
@@ -133,11 +135,13 @@ def learning(network: nn.Module, rate: float, decay: float = 0.0) -> Iterator["L
     """Let a network learn within the body, and give its parameters their values back at the end."""
     parameters = [p for p in network.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
+    has_cudnn = torch.backends.cudnn.enabled
     try:
         # In eval mode there is no dropout; cuDNN's recurrent layers have no gradient there.
-        with torch.backends.cudnn.flags(enabled=rate == 0):
-            yield Learner(parameters, before, rate, decay)
+        torch.backends.cudnn.enabled = has_cudnn and rate == 0
+        yield Learner(parameters, before, rate, decay)
     finally:
+        torch.backends.cudnn.enabled = has_cudnn
         with torch.no_grad():
             for p, value in zip(parameters, before, strict=True):
                 p.copy_(value)

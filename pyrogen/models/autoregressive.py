@@ -80,7 +80,7 @@ class AutoregressiveModel(PyroModule):
         Raises:
             ProgramError: where a length is given, and the network takes none but that of ``spec``.
         """
-        if length is not None and not self.network.has_any_length:
+        if length is not None and not (self.network.has_any_length and len(self.spec.shape) == 1):
             raise ProgramError(
                 f"{type(self.network).__name__} models data of shape {self.spec.shape}, and no other length: leave "
                 f"`length` out"
@@ -98,7 +98,8 @@ class AutoregressiveModel(PyroModule):
 
     def _length(self, x: Tensor | None, length: int | None) -> int | None:
         """Return the length of the sequences that are scored, or else what is asked for."""
-        return x.shape[-1] if x is not None and self.network.has_any_length else length
+        takes_any = self.network.has_any_length and len(self.spec.shape) == 1
+        return x.shape[-1] if x is not None and takes_any else length
 
     def _support(self) -> Any:
         if self.spec.levels is None or self.spec.kind == "dequantized":
@@ -123,9 +124,11 @@ class ConditionalAutoregressiveModel(AutoregressiveModel):
         """Score data given labels ``y`` of shape ``(batch,)``; without data, generate one for each label, or random."""
         classes = self.spec.num_classes
         assert classes is not None
+        if y is None and x is not None:
+            raise ProgramError(f"data are modelled given their labels, 0 to {classes - 1}: pass y, one for each datum")
         if y is None:
             device = next(self.network.parameters()).device
-            y = torch.randint(classes, (size if x is None else len(x),), device=device)
+            y = torch.randint(classes, (size,), device=device)
         elif pyro.infer.util.is_validation_enabled() and not ((y >= 0) & (y < classes)).all():
             raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
         with pyro.plate("data", len(y)):

@@ -53,7 +53,8 @@ def nade(spec: DataSpec, *, likelihood: str | None = None, hidden: int = 500) ->
 
     Args:
         spec: shape and kind of the data.
-        likelihood: as of fvsbn.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         hidden: the width of the hidden layer.
 
     Returns:
@@ -82,7 +83,8 @@ def made(
 
     Args:
         spec: shape and kind of the data.
-        likelihood: as of fvsbn.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         hidden: widths of the hidden layers.
 
     Returns:
@@ -111,7 +113,8 @@ def pixelcnn(
 
     Args:
         spec: shape and kind of the data.
-        likelihood: as of fvsbn.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         channels: of a layer, an even number.
         layers: residual blocks.
         kernel: the side of a window, an odd number; the first layer's is 7.
@@ -149,7 +152,8 @@ def gated_pixelcnn(
 
     Args:
         spec: shape and kind of the data.
-        likelihood: as of fvsbn.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         channels: of each stack.
         layers: of each stack.
         kernel: the side of a window, an odd number; the first layer's is 7.
@@ -190,7 +194,8 @@ def pixel_rnn(
 
     Args:
         spec: shape and kind of the data.
-        likelihood: as of fvsbn.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
+            kind if not given.
         network: row, where a pixel sees a triangle above it; or diagonal, where it sees all that come before it.
         channels: units of an LSTM, an even number; between layers there are twice as many.
         layers: of one LSTM, or of one from each side.
@@ -276,7 +281,10 @@ def labels(spec: DataSpec, conditional: bool) -> int:
     if not conditional:
         return 0
     if spec.num_classes is None:
-        raise UsageError(f"conditional needs labels, and {spec.name} has none: leave it out, or bring a column y")
+        raise UsageError(
+            f"conditional needs labels, and {spec.name} has none: leave it out, or bring a column y, or a folder for "
+            f"each class"
+        )
     return spec.num_classes
 
 
@@ -287,7 +295,10 @@ def check_images(spec: DataSpec, channels: int, layers: int, kernel: int = 3) ->
         UsageError: with what was found.
     """
     if len(spec.shape) != 3 or spec.shape[0] != 1:
-        raise UsageError(f"{spec.name}: pixel by pixel go images (1, height, width), found {spec.shape}")
+        raise UsageError(
+            f"{spec.name}: pixel by pixel go images of one channel, (1, height, width), found {spec.shape}. Images in "
+            f"colour become grey by --grayscale; fvsbn, nade and made take any shape"
+        )
     if channels < 2 or channels % 2 or layers < 1:
         raise UsageError(f"channels must be even and layers at least 1, found {channels} and {layers}")
     if kernel < 3 or kernel % 2 == 0:

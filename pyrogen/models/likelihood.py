@@ -87,7 +87,7 @@ class Categorical(Likelihood):
         self.features_per_dim = spec.levels
 
     def distribution(self, features: Tensor) -> TorchDistribution:
-        return dist.Categorical(logits=torch.stack(self._parts(features), -1))
+        return dist.Categorical(logits=features.movedim(-1 - len(self.spec.shape), -1))
 
 
 class DiscretizedLogisticPixels(Likelihood):
@@ -118,7 +118,7 @@ class LogisticMixturePixels(Likelihood):
     features_per_dim = 3 * components
 
     def distribution(self, features: Tensor) -> TorchDistribution:
-        logits, loc, log_scale = torch.stack(self._parts(features), -1).chunk(3, -1)
+        logits, loc, log_scale = features.movedim(-1 - len(self.spec.shape), -1).chunk(3, -1)
         low, high = DiscretizedLogisticPixels.log_scale_range
         assert self.spec.levels is not None
         return DiscretizedLogisticMixture(logits, loc, log_scale.clamp(low, high).exp(), self.spec.levels)

@@ -20,8 +20,8 @@ class RecurrentModel(AutoregressiveModel):
     Gradients end where the window begins: truncated back-propagation through time. Sites as in
     :class:`AutoregressiveModel`.
 
-    What was read is in buffers, so that it is saved and loaded with the parameters. It changes in training mode alone,
-    and where ``begins`` is given alone; a batch of another size than the last begins anew.
+    What was read is in buffers, so that it is saved and loaded with the parameters. It is used and changed in training
+    mode alone, and where ``begins`` is given alone; a batch of another size than the last begins anew.
 
     Args:
         network: :math:`f_\theta`, with a memory.
@@ -62,12 +62,13 @@ class RecurrentModel(AutoregressiveModel):
             size: how many, without data.
             length: of those, where it is not that of ``spec``.
             begins: where a sequence begins, bool of shape ``(batch,)``; the other rows go on from the same row of the
-                last batch. If not given, all begin, and what was read is neither used nor changed.
+                last batch. If not given, or outside of training, all begin, and what was read is neither used nor
+                changed.
         """
         size = size if x is None else len(x)
-        memory = None if begins is None else self.memory(begins)
+        memory = self.memory(begins) if self.training and begins is not None else None
         distribution = self.distribution(size, memory=memory, length=self._length(x, length))
-        if memory is not None and x is not None and self.training:
+        if memory is not None and x is not None:
             self._keep(distribution.after(x))
         with pyro.plate("data", size):
             return pyro.sample("x", distribution, obs=x)
@@ -77,8 +78,7 @@ class RecurrentModel(AutoregressiveModel):
         memory = Memory(self.previous, self.hidden)
         if len(begins) != len(memory.previous):
             memory = Memory(*(x.detach() for x in self.network.begin(len(begins))))
-            if self.training:
-                self.previous, self.hidden = memory
+            self.previous, self.hidden = memory
         return memory.forgetting(begins)
 
     def _keep(self, memory: Memory) -> None:

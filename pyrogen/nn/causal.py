@@ -39,11 +39,13 @@ class Causal(nn.Module, ABC):
 
     Attributes:
         num_features: how many numbers it says of an element.
+        shape: of a datum; ``None`` where any will do, as of sequences of any length.
         has_any_length: whether data are sequences, and may have any length.
     """
 
     cores: tuple[str, ...] = ("core",)
     num_features: int
+    shape: tuple[int, ...] | None = None
     has_any_length: bool = False
 
     @abstractmethod

@@ -23,6 +23,8 @@ class Flat(Causal):
         num_features: how many numbers it says of an element.
     """
 
+    shape: tuple[int, ...]
+
     def __init__(self, shape: Sequence[int], encoder: ValueEncoder, num_features: int) -> None:
         super().__init__()
         self.shape, self.encoder, self.num_features = tuple(shape), encoder, num_features

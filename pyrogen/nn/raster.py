@@ -59,6 +59,7 @@ class Raster(Causal, Generic[State]):
 
     def __init__(self, shape: Sequence[int], encoder: ValueEncoder, num_features: int) -> None:
         super().__init__()
+        self.shape = tuple(shape)
         depth, self.height, self.width = shape
         if depth != 1:
             raise ValueError(f"pixels are drawn one number at a time, found images of {depth} channels: give one")

@@ -1,6 +1,7 @@
 """Networks that remember: a sequence can be read in parts, and what is said is that of the whole."""
 
 from abc import abstractmethod
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from pyrogen.nn.causal import Causal
 
 __all__ = ["NOTHING", "Memory", "Recurrent"]
 
-NOTHING = -1.0
+NOTHING = -inf
 """What stands in the place of the element before the first."""
 
 
@@ -24,7 +25,7 @@ class Memory(NamedTuple):
     Example:
         >>> memory = Memory(torch.tensor([4.0, 5.0]), torch.ones(2, 3))
         >>> memory.forgetting(torch.tensor([True, False]))
-        Memory(previous=tensor([-1.,  5.]), hidden=tensor([[0., 0., 0.],
+        Memory(previous=tensor([-inf, 5.]), hidden=tensor([[0., 0., 0.],
                 [1., 1., 1.]]))
     """
 
