@@ -10,11 +10,13 @@ from pyrogen import pictures
 from pyrogen.card import accepted_columns, learned
 from pyrogen.data import Corpus, Dataset, Text, Unpaired
 from pyrogen.distributions import is_implicit
+from pyrogen.parameters import first_device
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
 from pyrogen.sites import Generating, Program
 from pyrogen.sounds import sound_rows
+from pyrogen.spec import DataSpec
 from pyrogen.text_pictures import passage, surprise_map
 from pyrogen.topic_pictures import intertopic_map, word_bars
 from pyrogen.topics import Topics
@@ -57,12 +59,15 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
     held_out = dataset.eval_columns(split)
     if dataset.spec.sample_rate is not None:
         shown = _sounds(model, held_out["x"], dataset)
+    elif dataset.spec.symbols is not None:
+        shown = []  # characters' numbers say nothing to the eye
     elif len(dataset.spec.shape) != 3:
         shown = [_cloud(model, held_out["x"])]
     else:
-        samples = simulate(model, size=10 * COLUMNS)["x"].cpu()
+        labels, of_labels = _labels(model, dataset.spec)
+        samples = simulate(model, size=10 * COLUMNS, **labels)["x"].cpu()
         shown = [
-            _images("samples", "Samples", "Drawn from the model, without data.", samples, dataset),
+            _images("samples", "Samples", f"Drawn from the model, without data{of_labels}.", samples, dataset),
             _neighbours(samples[:COLUMNS], dataset),
         ]
     if guide is None:
@@ -78,6 +83,14 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
         shown[1:1] = [_reconstructions(programs, x[:COLUMNS], dataset)]
         shown += [_interpolations(model, z, dataset), _traversals(model, z[0], spread, dataset)]
     return shown
+
+
+def _labels(model: Program, spec: DataSpec) -> tuple[dict[str, Tensor], str]:
+    """Return labels in turn, and what to say of them, for a model that draws data given their labels."""
+    if spec.num_classes is None or "y" not in getattr(model, "covariates", ()):
+        return {}, ""
+    y = torch.arange(10 * COLUMNS, device=first_device(model)) % spec.num_classes
+    return {"y": y}, f", given labels 0 to {spec.num_classes - 1} in turn"
 
 
 def _translations(programs: Programs, dataset: Unpaired) -> list[Exhibit]:

@@ -104,3 +104,31 @@ def test_halves_and_files_of_the_wrong_shape(tmp_path):
     with pytest.raises(DataError, match="a mask is one"):
         mask_of(str(tmp_path / "two.npz"), 2, (4,))
     assert torch.equal(mask_of("random:0.5", 3, (9,), 1), mask_of("random:0.5", 3, (9,), 1))
+
+
+def test_samples_given_labels_keep_them(tmp_path, capsys):
+    out = tmp_path / "gated"
+    train = "train gated-pixelcnn --data digits --pixels threshold --conditional true --channels 4 --layers 1 --steps 5"
+    assert main(f"{train} --compile off --out {out}".split()) == 0
+    assert main(["sample", str(out), "-n", "12", "--out", str(tmp_path / "all.npz")]) == 0
+    assert main(["sample", str(out), "-n", "3", "--label", "7", "--out", str(tmp_path / "sevens.npz")]) == 0
+    for name, labels in (("all", [*range(10), 0, 1]), ("sevens", [7, 7, 7])):
+        with np.load(tmp_path / f"{name}.npz") as found:
+            assert found["y"].tolist() == labels
+            assert len(found["x"]) == len(labels)
+    capsys.readouterr()
+    assert main(["sample", str(out), "--label", "10"]) == 2
+    assert "--label must be from 0 to 9, found 10" in capsys.readouterr().err
+    assert main(["report", str(out)]) == 0
+
+
+def test_labels_are_for_models_that_are_given_them(run, capsys):
+    assert main(["sample", str(run), "--label", "1"]) == 2
+    assert "leave --label out" in capsys.readouterr().err
+
+
+def test_a_mask_that_is_none_is_refused(run, tmp_path, capsys):
+    for mask, says in ((np.random.rand(1, 8, 8), "of bools"), (np.zeros((8, 8)), "nothing is missing")):
+        np.save(tmp_path / "mask.npy", mask)
+        assert main(["complete", str(run), "--mask", str(tmp_path / "mask.npy")]) in (2, 65)
+        assert says in capsys.readouterr().err

@@ -251,15 +251,19 @@ class Autoregressive(TorchDistribution):
         Raises:
             ProgramError: where ``element`` makes something else of them.
         """
-        found = self.element(features)
+        cause: RuntimeError | None = None
+        try:
+            found: Any = self.element(features)
+        except RuntimeError as error:
+            found = cause = error
         shape = getattr(found, "batch_shape", None)
         if shape != features.shape[:-1] or found.event_shape:
-            what = type(found).__name__ if shape is None else f"batch shape {tuple(shape)}"
+            what = f"{type(found).__name__} {cause or ''}".strip() if shape is None else f"batch shape {tuple(shape)}"
             raise ProgramError(
                 f"element must map features of shape {tuple(features.shape)} to a distribution of batch shape "
                 f"{tuple(features.shape[:-1])} and no event shape, found {what}. It may look at features alone: what "
                 f"elements depend on besides is the network's context"
-            )
+            ) from cause
         return found
 
     def after(self, value: Tensor) -> Memory:

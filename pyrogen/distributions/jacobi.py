@@ -83,4 +83,4 @@ def _inverse(d: Autoregressive, x: Tensor, u: Tensor) -> Tensor:
     # Sums may end off one: u is a share of what they end with, and the last value of any probability is the last.
     above = (up_to <= u * up_to[-1]) | ((up_to == up_to[-1]) & (p == 0))
     chosen = above.long().cumprod(0).sum(0)
-    return values.flatten()[chosen.clamp(max=len(values) - 1)]
+    return values.flatten()[chosen.clamp(max=len(values) - 1)].to(u.dtype)
