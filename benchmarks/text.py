@@ -25,7 +25,7 @@ ROWS = RESULTS / "text.jsonl"
 RUNS = Path(__file__).parent.parent / "runs" / "text"
 MODELS = {
     "LSTM of 2 x 256": (
-        "char-rnn --hidden 256 --layers 2 --batch-size 32 --length 100 --epochs 8 --learning-rate 0.003 "
+        "char-rnn --hidden 256 --layers 2 --batch-size 32 --length 100 --epochs 4 --learning-rate 0.004 "
         "--schedule cosine --clip-norm 1000"
     ),
     "LSTM of 2 x 512": (

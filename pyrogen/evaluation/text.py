@@ -157,9 +157,9 @@ class Learner:
         """Take a step of a loss."""
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
-            torch._foreach_add_(self.parameters, gradients, alpha=-self.rate)
             if self.decay:
                 torch._foreach_lerp_(self.parameters, self.before, self.decay)
+            torch._foreach_add_(self.parameters, gradients, alpha=-self.rate)
 
 
 def bits_per_char(bits: Tensor, unit: str = "bits/char") -> Estimate:

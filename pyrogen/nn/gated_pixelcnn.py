@@ -17,10 +17,11 @@ class GatedLayer(nn.Module):
 
     .. math::
         v' &= g(W_v * v + V_v c) \\
-        h' &= h + W_r \, g(W_h * h + W_l {\downarrow}(W_v * v) + V_h c), \qquad
+        h' &= h + W_r \, g(W_h * h + {\downarrow} W_l (W_v * v) + V_h c), \qquad
         g(a, b) = \tanh(a) \odot \sigma(b)
 
-    where :math:`\downarrow` moves an image down by one row: the left sees what the rows *above* say.
+    where :math:`\downarrow` moves an image down by one row, zeros coming in: the left sees what the rows *above* say.
+    The first layer, which must not see a pixel itself, has no :math:`h` to add to.
     """
 
     def __init__(self, num_inputs: int, channels: int, kernel: int, is_first: bool) -> None:
