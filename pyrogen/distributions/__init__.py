@@ -1,7 +1,8 @@
 """Distributions that Pyro does not have."""
 
-from pyrogen.distributions.autoregressive import Autoregressive, Choice
+from pyrogen.distributions.autoregressive import Autoregressive
 from pyrogen.distributions.bag_of_words import BagOfWords, TopicMixture
+from pyrogen.distributions.choice import Choice
 from pyrogen.distributions.dirichlet import log_geometric_mean, log_mean
 from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
 from pyrogen.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture

@@ -1,0 +1,222 @@
+"""The commands that draw data: whole ones, and the missing part of some."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor
+
+from pyrogen import language, pictures
+from pyrogen.alphabet import Alphabet
+from pyrogen.arguments import device_of, make_parser, parse
+from pyrogen.card import accepted_columns, learned
+from pyrogen.completion import MASKS, completion_rows, completions
+from pyrogen.data import Unpaired
+from pyrogen.distributions import Choice
+from pyrogen.errors import UsageError
+from pyrogen.evaluation import evaluating
+from pyrogen.files import translate_errors, write_file
+from pyrogen.loading import load
+from pyrogen.parameters import first_device
+from pyrogen.programs import simulate
+from pyrogen.recipe import Programs, Recipe
+from pyrogen.result import Result, say
+from pyrogen.runs import Run
+from pyrogen.sampling import compile_steps, length_of, speed
+from pyrogen.sounds import to_wav
+from pyrogen.spec import DataSpec
+from pyrogen.translation import in_rows, translations
+
+__all__ = ["complete", "sample"]
+
+COLUMNS = 10
+
+
+def sample(arguments: Sequence[str]) -> Result:
+    """Draw from a fitted model, or translate held-out data, into a .npz, .npy, .png, .txt or .wav file."""
+    parser = make_parser("sample", str(sample.__doc__))
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("-n", "--number", type=int, default=None, help="how many (default: 100; one text)")
+    parser.add_argument("--out", type=str, default=None, help="the file (default: RUN/samples.npz; .txt of text)")
+    parser.add_argument("--label", type=int, default=None, help="of models given labels: which (default: all in turn)")
+    parser.add_argument("--prefix", type=str, default="", help="of text: what it begins with")
+    parser.add_argument("--length", type=int, default=None, help="of sequences; of text besides the prefix: 1000")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="below 1, elements that are probable are more so"
+    )
+    parser.add_argument("--top_k", type=int, default=None, help="choose among the so many most probable values alone")
+    parser.add_argument("--top_p", type=float, default=None, help="or among those that make up this probability")
+    parser.add_argument("--seconds", type=float, default=None, help="likewise as --length, of sounds")
+    parser.add_argument(
+        "--compile", type=str, default="auto", help="steps of the network: on, off, or auto: if it pays"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    run = Run.open(options["run"])
+    spec = DataSpec.from_json(run.manifest["spec"])
+    symbols = run.manifest["spec"].get("symbols")
+    out = Path(options["out"] or run.path / ("samples.npz" if symbols is None else "samples.txt"))
+    if out.suffix not in WRITERS:
+        raise UsageError(f"samples are written to {', '.join(WRITERS)} files, found {out.name!r}")
+    number = options["number"] or (100 if symbols is None else 1)
+    if number < 1 or options["number"] == 0:
+        raise UsageError(f"the number of samples must be at least 1, found {options['number']}")
+    if out.suffix == ".wav" and spec.sample_rate is None:
+        raise UsageError(f"only sounds are written to .wav, and {spec.name} are none; use .npz")
+    options["length"] = length_of(spec, options["length"], options["seconds"])
+    recipe = Recipe.from_json(run.manifest)
+    programs = load(run, device=device_of(options["device"]))
+    compile_steps(options["compile"], programs.model, spec, number, options["length"])
+    pyro.set_rng_seed(options["seed"])
+    begin = time.perf_counter()
+    draws = {name: value.cpu() for name, value in _draws(recipe, run, programs, number, options).items()}
+    if spec.sample_rate is not None:
+        say(speed(number, draws["x"].shape[-1], spec.sample_rate, time.perf_counter() - begin))
+    with translate_errors(out, "write"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, WRITERS[out.suffix](draws, run))
+    values: dict[str, Any] = {"out": str(out), "sites": {name: list(value.shape) for name, value in draws.items()}}
+    lines = [f"{out}: {number:,} draws"]
+    if symbols is not None and "x" in draws:
+        say(lines[0])
+        values["texts"] = lines = [Alphabet(symbols).decode(row) for row in draws["x"]]
+    return Result(values, lines, options["json"])
+
+
+def _draws(recipe: Recipe, run: Run, programs: Programs, number: int, options: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Draw data by site; of a translation, the first held-out data of both domains, and what they become."""
+    spec = DataSpec.from_json(run.manifest["spec"])
+    choice = Choice(options["temperature"], options["top_k"], options["top_p"]).checked()
+    if language.is_reader(programs.model, spec):
+        length = options["length"] or language.WRITTEN
+        return {"x": language.write(programs.model, spec, number, length, options["prefix"], choice)}
+    if options["prefix"]:
+        raise UsageError(f"{recipe.model.name} does not write on from a prefix: leave --prefix out")
+    if hasattr(programs.model, "choice"):
+        vars(programs.model)["choice"] = choice
+    elif choice != Choice():
+        raise UsageError(
+            f"{recipe.model.name} does not draw element by element: leave --temperature, --top-k and --top-p out"
+        )
+    if recipe.data_b is not None:
+        dataset = recipe.dataset_of(run.manifest)
+        assert isinstance(dataset, Unpaired)
+        split = "test" if dataset.num_data("test") else "train"
+        return translations(*programs, dataset, split, number)._asdict()
+    if not accepted_columns(programs.model, ["size"]):
+        raise UsageError(
+            f"{recipe.model.name} does not draw data: it models something given them (its model has no "
+            f"argument `size`). Use `pyrogen evaluate`, or call the model that pyrogen.load returns with data of yours"
+        )
+    if options["length"] is not None and not accepted_columns(programs.model, ["length"]):
+        raise UsageError(f"{recipe.model.name} draws data of one shape: leave --length out")
+    of: dict[str, Any] = {} if options["length"] is None else {"length": options["length"]}
+    labels = _labels(programs, spec, number, options["label"])
+    with evaluating(*programs):
+        return simulate(learned(*programs, spec), size=number, **of, **labels) | labels
+
+
+def _labels(programs: Programs, spec: DataSpec, number: int, label: int | None) -> dict[str, Tensor]:
+    """Return what a model that draws data given their labels is given: one label, or all in turn."""
+    classes = spec.num_classes
+    if classes is None or "y" not in getattr(programs.model, "covariates", ()):
+        if label is not None:
+            raise UsageError("the model draws data without regard to labels: leave --label out")
+        return {}
+    if label is not None and not 0 <= label < classes:
+        raise UsageError(f"--label must be from 0 to {classes - 1}, found {label}")
+    device = first_device(*programs)
+    y = torch.arange(number, device=device) % classes if label is None else torch.full((number,), label, device=device)
+    return {"y": y}
+
+
+def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in draws.items()}
+    return _saved(partial(np.savez_compressed, **arrays))
+
+
+def _npy(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    if "x" not in draws:
+        raise UsageError(f"there are several arrays ({', '.join(draws)}), and .npy holds one; use .npz")
+    return _saved(lambda file: np.save(file, draws["x"].numpy(), allow_pickle=False))
+
+
+def _png(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    spec = DataSpec.from_json(run.manifest["spec"])
+    if len(spec.shape) != 3:
+        raise UsageError(f"only images can be written to .png, and these data have shape {spec.shape}; use .npz")
+    if "x" in draws:
+        return pictures.image_grid(draws["x"], spec, columns=max(1, round(len(draws["x"]) ** 0.5))).light
+    rows = [in_rows(COLUMNS, *(draws[name] for name in names)) for names in (("a", "a_to_b"), ("b", "b_to_a"))]
+    columns = min(COLUMNS, len(draws["a"]), len(draws["b"]))
+    return pictures.image_grid(torch.cat(rows), spec, columns).light
+
+
+def _saved(save: Callable[[BytesIO], Any]) -> bytes:
+    buffer = BytesIO()
+    save(buffer)
+    return buffer.getvalue()
+
+
+def _wav(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    return to_wav(draws["x"], DataSpec.from_json(run.manifest["spec"]))
+
+
+def _txt(draws: Mapping[str, Tensor], run: Run) -> bytes:
+    symbols = run.manifest["spec"].get("symbols")
+    if symbols is None or "x" not in draws:
+        raise UsageError("only text can be written to .txt; use .npz")
+    return f"\n{'-' * 40}\n".join(Alphabet(symbols).decode(row) for row in draws["x"]).encode()
+
+
+WRITERS: dict[str, Callable[[Mapping[str, Tensor], Run], bytes]] = {
+    ".npz": _npz,
+    ".npy": _npy,
+    ".png": _png,
+    ".txt": _txt,
+    ".wav": _wav,
+}
+
+
+def complete(arguments: Sequence[str]) -> Result:
+    """Draw the missing part of held-out data, given the rest, into a .npz or .png file."""
+    parser = make_parser("complete", str(complete.__doc__))
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("--mask", type=str, default=None, help=f"what is missing: {', '.join(MASKS)} (default: bottom)")
+    parser.add_argument("-n", "--number", type=int, default=8, help="how many data")
+    parser.add_argument("--draws", type=int, default=3, help="how often each is completed")
+    parser.add_argument("--sweeps", type=int, default=5, help="Gibbs sweeps, where known elements follow missing ones")
+    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
+    parser.add_argument("--out", type=str, default=None, help="the file (default: RUN/completions.png, or .npz)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws, and of random masks")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    options = parse(parser, arguments)
+    run = Run.open(options["run"])
+    spec = DataSpec.from_json(run.manifest["spec"])
+    is_image = len(spec.shape) == 3
+    out = Path(options["out"] or run.path / ("completions.png" if is_image else "completions.npz"))
+    if out.suffix != ".npz" and not (is_image and out.suffix == ".png"):
+        written = "files, images to .png as well" if not is_image else "or .png files"
+        raise UsageError(f"completions are written to .npz {written}, found {out.name!r}")
+    recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
+    dataset = recipe.dataset_of(run.manifest)
+    programs = load(run, device=recipe.device)
+    pyro.set_rng_seed(options["seed"])
+    options["mask"] = options["mask"] or ("bottom" if len(spec.shape) > 1 else "right")
+    of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed")}
+    found = completions(programs, dataset, **of)
+    with translate_errors(out, "write"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, completion_rows(found, spec).light if out.suffix == ".png" else _npz(found.arrays(), run))
+    how = "draws given the rest" if found.is_exact else f"draws near those given the rest, {options['sweeps']} sweeps"
+    values = {"out": str(out), "exact": found.is_exact, "shape": list(found.completed.shape)}
+    return Result(values, [f"{out}: {options['draws']} x {len(found.x)} {how}"], options["json"])
