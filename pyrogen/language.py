@@ -118,4 +118,4 @@ def write(
     values[: len(start)] = start.to(values)
     with evaluating(model, fn.network):
         d = Autoregressive(fn.network, fn.element, (size,), None, (number,), choice=choice)
-        return (d.given(values, known) if len(start) else d).sample()
+        return (d.given(values, known) if len(start) else d).sample().long()
