@@ -178,12 +178,13 @@ def test_a_nade_is_its_equation(flaw):
     assert gives(network, torch.stack(found, 1), x) == (not flaw)
 
 
-@flaws("sigmoid for relu", "units see lower degrees alone", "features see their own degree")
+@flaws("sigmoid for relu", "units see lower degrees alone", "features see their own degree", "nothing direct")
 def test_a_made_is_its_equation(flaw):
     d, widths = 6, (7, 11)
     network = MADE((1, 2, 3), ScaledValues(3), 2, hidden=widths)
+    network.direct.data.normal_()
     x = torch.randint(0, 3, (4, 1, 2, 3)).double()
-    values = list(network.encoder(x.flatten(1)).flatten(1).unbind(1))
+    values = encoded = list(network.encoder(x.flatten(1)).flatten(1).unbind(1))
     degrees = [i // 2 for i in range(2 * d)]  # two units of each element
     for width, layer in zip(widths, network.layers, strict=False):
         own = [unit * (d - 1) // width for unit in range(width)]  # spread evenly over 0, ..., D - 2
@@ -191,7 +192,10 @@ def test_a_made_is_its_equation(flaw):
         h = dense(layer, values, sees)
         values, degrees = [sigma(u) if flaw == "sigmoid for relu" else rectified(u) for u in h], own
     sees = [[m <= i // 2 if "own" in flaw else m < i // 2 for m in degrees] for i in range(2 * d)]
-    features = torch.stack(dense(network.layers[-1], values, sees), 1).unflatten(1, (d, 2))
+    f = dense(network.layers[-1], values, sees)
+    if flaw != "nothing direct":  # from each element's two units to the two features of those after it
+        f = [y + sum(network.direct[i, j] * encoded[j] for j in range(i // 2 * 2)) for i, y in enumerate(f)]
+    features = torch.stack(f, 1).unflatten(1, (d, 2))
     with torch.no_grad():
         assert same(network(x).flatten(1, -2), features) == (not flaw)
         assert flaw or same(stepped(network, x, None), features)

@@ -168,7 +168,8 @@ class MADE(Flat):
 
     Units of hidden layers have degrees :math:`m`, spread evenly over :math:`0, \dots, D - 2` and in order; a unit sees
     the elements, or the units, of degrees up to its own, and the features of element :math:`i` see degrees below
-    :math:`i`. A step computes the units of one degree: drawing a datum computes each unit once.
+    :math:`i`. They see the elements themselves, too: with fewer units than elements, no unit would tell an element of
+    the very one before it. A step computes the units of one degree: drawing a datum computes each unit once.
 
     Args:
         shape: of a datum.
@@ -196,16 +197,19 @@ class MADE(Flat):
         self.degrees = [inputs, *(torch.arange(n) * top // n for n in hidden), outputs]
         widths = [len(degrees) for degrees in self.degrees]
         self.layers = Layers[nn.Linear](nn.Linear(a, b) for a, b in pairwise(widths))
+        self.direct = nn.Parameter(torch.zeros(widths[-1], widths[0]))
+        self.register_buffer("mask_direct", (inputs <= outputs[:, None]).float(), persistent=False)
         for i, (below, above) in enumerate(pairwise(self.degrees)):
             self.register_buffer(f"mask_{i}", (below <= above[:, None]).float(), persistent=False)
         self.bounds = [torch.searchsorted(degrees, torch.arange(d + 1)).tolist() for degrees in self.degrees[:-1]]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         self.refuse(context)
-        h = self.flat(x).flatten(1)
+        h = flat = self.flat(x).flatten(1)
         for i, layer in enumerate(self.layers):
             weight = layer.weight * self.get_buffer(f"mask_{i}")
             h = nn.functional.linear(h.relu() if i else h, weight, layer.bias)
+        h = h + nn.functional.linear(flat, self.direct * self.get_buffer("mask_direct"))
         return self.shaped(h.reshape(len(x), self.num_dims, self.num_features))
 
     def start(self, batch: int, context: Tensor | None = None) -> Units:
@@ -219,8 +223,9 @@ class MADE(Flat):
             state.index += 1
         here = slice(state.index * self.num_features, (state.index + 1) * self.num_features)
         *_, last = self.layers
-        known = self.bounds[-1][state.index]
-        return self.core(state.values[-1][:, :known], last.weight[here, :known], last.bias[here])
+        known, seen = self.bounds[-1][state.index], state.index * self.width
+        directly = self.core(state.values[0][:, :seen], self.direct[here, :seen], last.bias[here])
+        return directly + state.values[-1][:, :known] @ last.weight[here, :known].T
 
     def _learn(self, x: Tensor, state: Units) -> None:
         """Compute the units whose degree is that of the newest element."""
