@@ -167,6 +167,7 @@ def test_a_batch_has_a_memory_of_its_own(double):
 # Entropy rates
 
 
+@pytest.mark.filterwarnings("ignore:not compiled")  # of LSTM cells there is no graph
 def test_a_chain_of_two_states_costs_its_entropy_rate():
     """Of windows of five characters each; one that forgets pays one bit for the first of each."""
     text = from_characters(chain(60_000), length=5)
