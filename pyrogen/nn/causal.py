@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import sqrt
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ __all__ = [
     "contextual",
     "gated",
     "queue",
+    "see",
     "shift",
     "shift_down",
     "uniform",
@@ -95,6 +96,19 @@ def queue(length: int, zeros: Tensor) -> deque[Tensor]:
     return deque([zeros] * length, length)
 
 
+def see(queues: Iterable[deque[Tensor] | list[Tensor]], newest: Iterable[Tensor]) -> None:
+    """Let each queue, or list, see what is new to it.
+
+    Example:
+        >>> seen = [queue(1, torch.zeros(1)), []]
+        >>> see(seen, [torch.ones(1), torch.ones(1)])
+        >>> [float(x) for of in seen for x in of]
+        [1.0, 1.0]
+    """
+    for seen, x in zip(queues, newest, strict=True):
+        seen.append(x)
+
+
 def shift(x: Tensor) -> Tensor:
     """Move a sequence ``(..., time)`` on by one element; a zero comes in.
 
@@ -132,8 +146,8 @@ def contextual(layer: nn.Module | None, context: Tensor | None) -> Tensor | None
         (torch.Size([4, 3]), None)
     """
     if (context is None) != (layer is None):
-        has, called = ("without", "with") if layer is None else ("with", "without")
-        raise ValueError(f"a network {has} a context was called {called} one")
+        has, called, mend = ("without", "with", "leave it out") if layer is None else ("with", "without", "give one")
+        raise ValueError(f"a network {has} a context was called {called} one: {mend}")
     return None if context is None or layer is None else layer(context)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, contextual, gated, shift, shift_down
+from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, contextual, gated, see, shift, shift_down
 from pyrogen.nn.raster import ImageContext, Raster, RasterState
 from pyrogen.nn.values import ValueEncoder
 
@@ -87,28 +87,25 @@ class GatedPixelCNN(Raster[RasterState]):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         v = self.encode(x)
         h = shift(v)  # the first layer sees the pixels to the left of a pixel, and not itself
-        added = self._added(context)
+        added = self._added(contextual(self.context, context))
         skips: Tensor | float = 0.0
         for i, layer in enumerate(self.layers):
             above = layer.vertical(v)
             left = layer.horizontal(h) + shift_down(layer.link(above))
             if added is not None:
-                of_v, of_h = added[i].chunk(2, 1)
-                above, left = above + of_v, left + of_h
+                above, left = above + added[2 * i], left + added[2 * i + 1]
             v = gated(above)
             h, skip = layer.left(h, left)
             skips = skips + skip
         return self.decode(self.features(self.output(skips)))
 
-    def _added(self, context: Tensor | None) -> tuple[Tensor, ...] | None:
-        mapped = contextual(self.context, context)
-        return None if mapped is None else mapped.chunk(len(self.layers), 1)
+    def _added(self, mapped: Tensor | None) -> tuple[Tensor, ...] | None:
+        """Split what the context adds: for each layer, to the vertical stack and to the horizontal one."""
+        return None if mapped is None else mapped.chunk(2 * len(self.layers), 1)
 
     def start(self, batch: int, context: Tensor | None = None) -> RasterState:
-        nothing = self.features.bias.new_zeros(batch, self.encoder.width)
         above = [layer.vertical.start(batch, self.width) for layer in self.layers]
-        added = self._added(context)
-        return RasterState(nothing, None if added is None else torch.cat(added, 1), above, made=[[]])
+        return RasterState(self.nothing(batch), contextual(self.context, context), above, made=[[]])
 
     def begin_row(self, state: RasterState) -> None:
         batch, row = len(state.nothing), state.index // self.width
@@ -119,17 +116,16 @@ class GatedPixelCNN(Raster[RasterState]):
         added = ImageContext.row(state.context, row - 1)
         finished = torch.stack(state.made[0], -1)
         state.links, saw = self.row_core(finished, [list(rows) for rows in state.above], added)
-        for rows, newest in zip(state.above, saw, strict=True):
-            rows.append(newest)
+        see(state.above, saw)
 
     def row_core(self, v: Tensor, above: list[list[Tensor]], added: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
         """Pass a finished row through the vertical stack; return what it says to the next row, and what layers saw."""
-        links, saw = [], []
+        links, saw, of = [], [], self._added(added)
         for i, (layer, rows) in enumerate(zip(self.layers, above, strict=True)):
             saw.append(v)
             said = layer.vertical.step(v, rows)
             links.append(layer.link(said))
-            v = gated(said if added is None else said + added.chunk(len(self.layers), 1)[i].chunk(2, 1)[0])
+            v = gated(said if of is None else said + of[2 * i])
         return links, saw
 
     def pixel(self, x: Tensor, state: RasterState) -> Tensor:
@@ -139,8 +135,7 @@ class GatedPixelCNN(Raster[RasterState]):
         added = ImageContext.row(state.context, state.index // self.width)
         here = None if added is None else added[..., min(column, added.shape[-1] - 1)]
         features, saw = self.core(x, taps, links, here)
-        for seen, newest in zip(state.left, saw, strict=True):
-            seen.append(newest)
+        see(state.left, saw)
         return features
 
     def core(
@@ -149,11 +144,12 @@ class GatedPixelCNN(Raster[RasterState]):
         """Pass a pixel through the horizontal stack; return its features, and what layers saw."""
         saw: list[Tensor] = []
         skips: Tensor | float = 0.0
+        of = self._added(added)
         for i, (layer, before, link) in enumerate(zip(self.layers, taps, links, strict=True)):
             saw.append(h)
             left = layer.horizontal.step(h, before) + link
-            if added is not None:
-                left = left + added.chunk(len(self.layers), 1)[i].chunk(2, 1)[1]
+            if of is not None:
+                left = left + of[2 * i + 1]
             h, skip = layer.left(h, left)
             skips = skips + skip
         return self.features(self.output(skips)), saw

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import Causal, Layers
+from pyrogen.nn.causal import Causal, Layers, contextual
 from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["FVSBN", "MADE", "NADE"]
@@ -37,12 +37,6 @@ class Flat(Causal):
     def shaped(self, features: Tensor) -> Tensor:
         """Bring ``(batch, num_dims, num_features)`` to ``(batch, *shape, num_features)``."""
         return features.reshape(len(features), *self.shape, self.num_features)
-
-    @staticmethod
-    def refuse(context: Tensor | None) -> None:
-        """Refuse a context."""
-        if context is not None:
-            raise ValueError("FVSBN, NADE and MADE have no context: GatedPixelCNN and WaveNet have")
 
 
 @dataclass
@@ -83,13 +77,13 @@ class FVSBN(Flat):
         self.register_buffer("before", mask, persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        self.refuse(context)
+        contextual(None, context)
         weight = self.weight * self.before
         sums = self.flat(x).flatten(1) @ weight.flatten(0, 1).flatten(1)
         return self.shaped(self.bias + sums.reshape(len(x), self.num_dims, self.num_features))
 
     def start(self, batch: int, context: Tensor | None = None) -> Sum:
-        self.refuse(context)
+        contextual(None, context)
         return Sum(self.bias.expand(batch, -1, -1))
 
     def step(self, previous: Tensor | None, state: Sum) -> Tensor:
@@ -134,14 +128,14 @@ class NADE(Flat):
         self.output_bias = nn.Parameter(torch.zeros(d, num_features))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        self.refuse(context)
+        contextual(None, context)
         shares = torch.einsum("ndc,dch->ndh", self.flat(x), self.weight)
         before = nn.functional.pad(shares, (0, 0, 1, -1)).cumsum(1)
         hidden = (self.bias + before).sigmoid()
         return self.shaped(torch.einsum("ndh,dhf->ndf", hidden, self.output) + self.output_bias)
 
     def start(self, batch: int, context: Tensor | None = None) -> Sum:
-        self.refuse(context)
+        contextual(None, context)
         return Sum(self.bias.expand(batch, -1))
 
     def step(self, previous: Tensor | None, state: Sum) -> Tensor:
@@ -204,7 +198,7 @@ class MADE(Flat):
         self.bounds = [torch.searchsorted(degrees, torch.arange(d + 1)).tolist() for degrees in self.degrees[:-1]]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        self.refuse(context)
+        contextual(None, context)
         h = flat = self.flat(x).flatten(1)
         for i, layer in enumerate(self.layers):
             weight = layer.weight * self.get_buffer(f"mask_{i}")
@@ -213,7 +207,7 @@ class MADE(Flat):
         return self.shaped(h.reshape(len(x), self.num_dims, self.num_features))
 
     def start(self, batch: int, context: Tensor | None = None) -> Units:
-        self.refuse(context)
+        contextual(None, context)
         like = next(self.parameters())
         return Units([like.new_zeros(batch, len(degrees)) for degrees in self.degrees[:-1]])
 

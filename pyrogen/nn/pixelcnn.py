@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, shift, shift_down
+from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, contextual, see, shift, shift_down
 from pyrogen.nn.raster import Raster, RasterState
 from pyrogen.nn.values import ValueEncoder
 
@@ -96,22 +96,16 @@ class PixelCNN(Raster[RasterState]):
         return [self.first, *(block.masked for block in self.blocks)]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        self._refuse(context)
+        contextual(None, context)
         h = self.first(self.encode(x))
         for block in self.blocks:
             h = block(h)
         return self.decode(self.features(self.output(h)))
 
-    @staticmethod
-    def _refuse(context: Tensor | None) -> None:
-        if context is not None:
-            raise ValueError("a PixelCNN has no context: GatedPixelCNN has")
-
     def start(self, batch: int, context: Tensor | None = None) -> RasterState:
-        self._refuse(context)
-        nothing = self.features.bias.new_zeros(batch, self.encoder.width)
+        contextual(None, context)
         above = [layer.above.start(batch, self.width) for layer in self.masked]
-        return RasterState(nothing, None, above, made=[[] for _ in self.masked])
+        return RasterState(self.nothing(batch), None, above, made=[[] for _ in self.masked])
 
     def begin_row(self, state: RasterState) -> None:
         batch = len(state.nothing)
@@ -122,8 +116,7 @@ class PixelCNN(Raster[RasterState]):
             return
         finished = [torch.stack(pixels, -1) for pixels in state.made]
         state.links = self.row_core(finished, [list(rows) for rows in state.above])
-        for rows, newest in zip(state.above, finished, strict=True):
-            rows.append(newest)
+        see(state.above, finished)
 
     def row_core(self, finished: list[Tensor], above: list[list[Tensor]]) -> list[Tensor]:
         """Return what a finished row, and those above it, say to the next row."""
@@ -134,10 +127,8 @@ class PixelCNN(Raster[RasterState]):
         links = [link[..., column] for link in state.links]
         taps = [layer.left.taps(seen) for layer, seen in zip(self.masked, state.left, strict=True)]
         features, saw = self.core(x, taps, links)
-        for seen, newest in zip(state.left, saw, strict=True):
-            seen.append(newest)
-        for pixels, newest in zip(state.made[1:], saw[1:], strict=True):
-            pixels.append(newest)
+        see(state.left, saw)
+        see(state.made[1:], saw[1:])
         return features
 
     def core(self, x: Tensor, taps: list[list[Tensor]], links: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

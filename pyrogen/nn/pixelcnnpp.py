@@ -121,9 +121,8 @@ class PixelCNNPlusPlus(Raster[TwoStreams]):
         ]
 
     def start(self, batch: int, context: Tensor | None = None) -> TwoStreams:
-        nothing = self.first_left.bias.new_zeros(batch, self.encoder.width)
         return TwoStreams(
-            nothing=nothing,
+            nothing=self.nothing(batch),
             context=contextual(self.context, context),
             above=[self.first_above.start(batch, self.width)],
             made=[[]],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pyrogen.nn.causal import Layers, Pointwise, contextual, queue
+from pyrogen.nn.causal import Layers, Pointwise, contextual, queue, see
 from pyrogen.nn.image_lstm import DiagonalLayer, RecurrentLayer, RowLayer
 from pyrogen.nn.pixelcnn import MaskedConv2d
 from pyrogen.nn.raster import Raster, RasterState
@@ -62,7 +62,7 @@ class PixelRNN(Raster[RasterState]):
 
     def start(self, batch: int, context: Tensor | None = None) -> RasterState:
         contextual(None, context)
-        nothing = self.features.bias.new_zeros(batch, self.encoder.width)
+        nothing = self.nothing(batch)
         width = self.width + self.margin
         above = [self.first.above.start(batch, width)]
         depths = [len(self.first.above.bias), *(layer.num_links for layer in self.layers)]
@@ -96,10 +96,8 @@ class PixelRNN(Raster[RasterState]):
         links = [link[..., column] for link in state.links]
         taps = [self.first.left.taps(state.left[0]), *(list(seen) for seen in state.left[1:])]
         features, handed_on, left_behind = self.core(x, taps, links)
-        for seen, newest in zip(state.left, [x, *handed_on], strict=True):
-            seen.append(newest)
-        for pixels, newest in zip(state.made[1:], left_behind, strict=True):
-            pixels.append(newest)
+        see(state.left, [x, *handed_on])
+        see(state.made[1:], left_behind)
         return features
 
     def core(

@@ -74,6 +74,10 @@ class Raster(Causal, Generic[State]):
         """Bring ``(batch, num_features, height, width)`` to ``(batch, 1, height, width, num_features)``."""
         return features.movedim(1, -1).unsqueeze(1)
 
+    def nothing(self, batch: int) -> Tensor:
+        """Return what lies outside of images: zeros for an encoded pixel."""
+        return next(self.parameters()).new_zeros(batch, self.encoder.width)
+
     @abstractmethod
     def begin_row(self, state: State) -> None:
         """Set ``links``, bring ``above`` up to date, and empty ``left``; the finished row is in ``made``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from pyrogen.nn.causal import Layers, Pointwise, RowConv2d
+from pyrogen.nn.causal import Layers, Pointwise, RowConv2d, see
 from pyrogen.nn.resolution import CornerConv2d, DoubledPixels, DoubledRows
 
 __all__ = ["Inputs", "Memory", "Step", "Stream", "Whole", "concat_elu"]
@@ -265,8 +265,7 @@ class Stream(nn.Module):
     def learn(memory: Memory, saw: list[list[Tensor]], blocks: list[Tensor]) -> None:
         """Take in what a :class:`Step` saw and what coarser levels said."""
         for queues, newest in zip(memory.seen, saw, strict=False):
-            for seen, x in zip(queues, newest, strict=True):
-                seen.append(x)
+            see(queues, newest)
         for said, block in zip(memory.blocks, blocks, strict=False):
             said.append(block)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, contextual, gated, queue, shift, uniform
+from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, contextual, gated, queue, see, shift, uniform
 from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["WaveNet"]
@@ -131,8 +131,7 @@ class WaveNet(Causal):
         here = None if added is None else added[..., min(state.index, added.shape[-1] - 1)]
         features, saw = self.core(x, self.first.taps(state.first), torch.stack(taps), here)
         state.first.append(x)
-        for seen, newest in zip(state.seen, saw.unbind(0), strict=True):
-            seen.append(newest)
+        see(state.seen, saw.unbind(0))
         state.index += 1
         return features
 
