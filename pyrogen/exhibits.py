@@ -10,13 +10,12 @@ from pyrogen import pictures
 from pyrogen.card import accepted_columns, learned
 from pyrogen.data import Corpus, Dataset, Text, Unpaired
 from pyrogen.distributions import is_implicit
-from pyrogen.parameters import first_device
 from pyrogen.pictures import Drawing
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs
+from pyrogen.sampling import labels_in_turn
 from pyrogen.sites import Generating, Program
-from pyrogen.sounds import sound_rows
-from pyrogen.spec import DataSpec
+from pyrogen.sound_pictures import sound_rows
 from pyrogen.text_pictures import passage, surprise_map
 from pyrogen.topic_pictures import intertopic_map, word_bars
 from pyrogen.topics import Topics
@@ -64,7 +63,8 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
     elif len(dataset.spec.shape) != 3:
         shown = [_cloud(model, held_out["x"])]
     else:
-        labels, of_labels = _labels(model, dataset.spec)
+        labels = labels_in_turn(model, dataset.spec, 10 * COLUMNS)
+        of_labels = f", given labels 0 to {int(labels['y'].max())} in turn" if labels else ""
         samples = simulate(model, size=10 * COLUMNS, **labels)["x"].cpu()
         shown = [
             _images("samples", "Samples", f"Drawn from the model, without data{of_labels}.", samples, dataset),
@@ -83,14 +83,6 @@ def exhibits(programs: Programs, dataset: Dataset | Unpaired) -> list[Exhibit]:
         shown[1:1] = [_reconstructions(programs, x[:COLUMNS], dataset)]
         shown += [_interpolations(model, z, dataset), _traversals(model, z[0], spread, dataset)]
     return shown
-
-
-def _labels(model: Program, spec: DataSpec) -> tuple[dict[str, Tensor], str]:
-    """Return labels in turn, and what to say of them, for a model that draws data given their labels."""
-    if spec.num_classes is None or "y" not in getattr(model, "covariates", ()):
-        return {}, ""
-    y = torch.arange(10 * COLUMNS, device=first_device(model)) % spec.num_classes
-    return {"y": y}, f", given labels 0 to {spec.num_classes - 1} in turn"
 
 
 def _translations(programs: Programs, dataset: Unpaired) -> list[Exhibit]:

@@ -23,12 +23,11 @@ from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
 from pyrogen.loading import load
-from pyrogen.parameters import first_device
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
-from pyrogen.sampling import compile_steps, length_of, speed
+from pyrogen.sampling import compile_steps, labels_in_turn, length_of, speed
 from pyrogen.sounds import to_wav
 from pyrogen.spec import DataSpec
 from pyrogen.translation import in_rows, translations
@@ -62,11 +61,10 @@ def sample(arguments: Sequence[str]) -> Result:
     options = parse(parser, arguments)
     run = Run.open(options["run"])
     spec = DataSpec.from_json(run.manifest["spec"])
-    symbols = run.manifest["spec"].get("symbols")
-    out = Path(options["out"] or run.path / ("samples.npz" if symbols is None else "samples.txt"))
+    out = Path(options["out"] or run.path / ("samples.npz" if spec.symbols is None else "samples.txt"))
     if out.suffix not in WRITERS:
         raise UsageError(f"samples are written to {', '.join(WRITERS)} files, found {out.name!r}")
-    number = options["number"] or (100 if symbols is None else 1)
+    number = options["number"] or (100 if spec.symbols is None else 1)
     if number < 1 or options["number"] == 0:
         raise UsageError(f"the number of samples must be at least 1, found {options['number']}")
     if out.suffix == ".wav" and spec.sample_rate is None:
@@ -77,23 +75,22 @@ def sample(arguments: Sequence[str]) -> Result:
     compile_steps(options["compile"], programs.model, spec, number, options["length"])
     pyro.set_rng_seed(options["seed"])
     begin = time.perf_counter()
-    draws = {name: value.cpu() for name, value in _draws(recipe, run, programs, number, options).items()}
+    draws = {name: value.cpu() for name, value in _draws(recipe, run, spec, programs, number, options).items()}
     if spec.sample_rate is not None:
         say(speed(number, draws["x"].shape[-1], spec.sample_rate, time.perf_counter() - begin))
-    with translate_errors(out, "write"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, WRITERS[out.suffix](draws, run))
+    _write(out, WRITERS[out.suffix](draws, spec))
     values: dict[str, Any] = {"out": str(out), "sites": {name: list(value.shape) for name, value in draws.items()}}
     lines = [f"{out}: {number:,} draws"]
-    if symbols is not None and "x" in draws:
+    if spec.symbols is not None and "x" in draws:
         say(lines[0])
-        values["texts"] = lines = [Alphabet(symbols).decode(row) for row in draws["x"]]
+        values["texts"] = lines = [Alphabet(spec.symbols).decode(row) for row in draws["x"]]
     return Result(values, lines, options["json"])
 
 
-def _draws(recipe: Recipe, run: Run, programs: Programs, number: int, options: Mapping[str, Any]) -> dict[str, Tensor]:
+def _draws(
+    recipe: Recipe, run: Run, spec: DataSpec, programs: Programs, number: int, options: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """Draw data by site; of a translation, the first held-out data of both domains, and what they become."""
-    spec = DataSpec.from_json(run.manifest["spec"])
     choice = Choice(options["temperature"], options["top_k"], options["top_p"]).checked()
     if language.is_reader(programs.model, spec):
         length = options["length"] or language.WRITTEN
@@ -126,31 +123,36 @@ def _draws(recipe: Recipe, run: Run, programs: Programs, number: int, options: M
 
 def _labels(programs: Programs, spec: DataSpec, number: int, label: int | None) -> dict[str, Tensor]:
     """Return what a model that draws data given their labels is given: one label, or all in turn."""
-    classes = spec.num_classes
-    if classes is None or "y" not in getattr(programs.model, "covariates", ()):
-        if label is not None:
-            raise UsageError("the model draws data without regard to labels: leave --label out")
-        return {}
-    if label is not None and not 0 <= label < classes:
-        raise UsageError(f"--label must be from 0 to {classes - 1}, found {label}")
-    device = first_device(*programs)
-    y = torch.arange(number, device=device) % classes if label is None else torch.full((number,), label, device=device)
-    return {"y": y}
+    labels = labels_in_turn(programs.model, spec, number)
+    if label is None:
+        return labels
+    if not labels:
+        raise UsageError("the model draws data without regard to labels: leave --label out")
+    assert spec.num_classes is not None
+    if not 0 <= label < spec.num_classes:
+        raise UsageError(f"--label must be from 0 to {spec.num_classes - 1}, found {label}")
+    return {"y": torch.full_like(labels["y"], label)}
 
 
-def _npz(draws: Mapping[str, Tensor], run: Run) -> bytes:
+def _write(out: Path, data: bytes) -> None:
+    """Write a file, and make its folder where there is none."""
+    with translate_errors(out, "write"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_file(out, data)
+
+
+def _npz(draws: Mapping[str, Tensor], spec: DataSpec) -> bytes:
     arrays: dict[str, Any] = {name: value.numpy() for name, value in draws.items()}
     return _saved(partial(np.savez_compressed, **arrays))
 
 
-def _npy(draws: Mapping[str, Tensor], run: Run) -> bytes:
+def _npy(draws: Mapping[str, Tensor], spec: DataSpec) -> bytes:
     if "x" not in draws:
         raise UsageError(f"there are several arrays ({', '.join(draws)}), and .npy holds one; use .npz")
     return _saved(lambda file: np.save(file, draws["x"].numpy(), allow_pickle=False))
 
 
-def _png(draws: Mapping[str, Tensor], run: Run) -> bytes:
-    spec = DataSpec.from_json(run.manifest["spec"])
+def _png(draws: Mapping[str, Tensor], spec: DataSpec) -> bytes:
     if len(spec.shape) != 3:
         raise UsageError(f"only images can be written to .png, and these data have shape {spec.shape}; use .npz")
     if "x" in draws:
@@ -166,18 +168,17 @@ def _saved(save: Callable[[BytesIO], Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _wav(draws: Mapping[str, Tensor], run: Run) -> bytes:
-    return to_wav(draws["x"], DataSpec.from_json(run.manifest["spec"]))
+def _wav(draws: Mapping[str, Tensor], spec: DataSpec) -> bytes:
+    return to_wav(draws["x"], spec)
 
 
-def _txt(draws: Mapping[str, Tensor], run: Run) -> bytes:
-    symbols = run.manifest["spec"].get("symbols")
-    if symbols is None or "x" not in draws:
+def _txt(draws: Mapping[str, Tensor], spec: DataSpec) -> bytes:
+    if spec.symbols is None or "x" not in draws:
         raise UsageError("only text can be written to .txt; use .npz")
-    return f"\n{'-' * 40}\n".join(Alphabet(symbols).decode(row) for row in draws["x"]).encode()
+    return f"\n{'-' * 40}\n".join(Alphabet(spec.symbols).decode(row) for row in draws["x"]).encode()
 
 
-WRITERS: dict[str, Callable[[Mapping[str, Tensor], Run], bytes]] = {
+WRITERS: dict[str, Callable[[Mapping[str, Tensor], DataSpec], bytes]] = {
     ".npz": _npz,
     ".npy": _npy,
     ".png": _png,
@@ -214,9 +215,7 @@ def complete(arguments: Sequence[str]) -> Result:
     options["mask"] = options["mask"] or ("bottom" if len(spec.shape) > 1 else "right")
     of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed")}
     found = completions(programs, dataset, **of)
-    with translate_errors(out, "write"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, completion_rows(found, spec).light if out.suffix == ".png" else _npz(found.arrays(), run))
+    _write(out, completion_rows(found, spec).light if out.suffix == ".png" else _npz(found.arrays(), spec))
     how = "draws given the rest" if found.is_exact else f"draws near those given the rest, {options['sweeps']} sweeps"
     values = {"out": str(out), "exact": found.is_exact, "shape": list(found.completed.shape)}
     return Result(values, [f"{out}: {options['draws']} x {len(found.x)} {how}"], options["json"])

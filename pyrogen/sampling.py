@@ -1,8 +1,9 @@
-"""How long draws are that are made element by element, and how fast."""
+"""What draws are of: how long, of which labels, and how fast where they are made element by element."""
 
 import time
 
 import torch
+from torch import Tensor
 
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
@@ -12,7 +13,7 @@ from pyrogen.parameters import first_device
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec
 
-__all__ = ["compile_steps", "length_of", "speed"]
+__all__ = ["compile_steps", "labels_in_turn", "length_of", "speed"]
 
 COMPILING, SAVED = 20.0, 0.5
 """Seconds that compiling steps takes, and the part of their time that it saves."""
@@ -40,6 +41,13 @@ def length_of(spec: DataSpec, length: int | None, seconds: float | None) -> int 
     if length is not None and length < 1:
         raise UsageError(f"a draw must have one element at least, found {length}")
     return length
+
+
+def labels_in_turn(model: Program, spec: DataSpec, number: int) -> dict[str, Tensor]:
+    """Return labels ``y``, all in turn, for a model that draws data given their labels; none for others."""
+    if spec.num_classes is None or "y" not in getattr(model, "covariates", ()):
+        return {}
+    return {"y": torch.arange(number, device=first_device(model)) % spec.num_classes}
 
 
 def compile_steps(mode: str, model: Program, spec: DataSpec, number: int, length: int | None) -> None:
