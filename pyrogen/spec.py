@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyrogen.errors import UsageError
 
-__all__ = ["DataSpec", "check_vectors", "one_hot", "scaled", "unscaled"]
+__all__ = ["DataSpec", "check_vectors", "num_labels", "one_hot", "scaled", "unscaled"]
 
 Kind = Literal["binary", "levels", "dequantized", "real", "counts"]
 
@@ -102,6 +102,22 @@ def check_vectors(spec: DataSpec, model: str) -> None:
         raise UsageError(
             f"{model} needs vectors of reals, and {spec.name} are of kind {spec.kind!r}, shape {spec.shape}"
         )
+
+
+def num_labels(spec: DataSpec, conditional: bool) -> int:
+    """Return how many labels there are to condition on; none where that is not asked for.
+
+    Raises:
+        UsageError: where it is, and the data have none.
+    """
+    if not conditional:
+        return 0
+    if spec.num_classes is None:
+        raise UsageError(
+            f"conditional needs labels, and {spec.name} has none: leave it out, or give the data a column y, or a "
+            f"folder for each class"
+        )
+    return spec.num_classes
 
 
 def one_hot(labels: Tensor, spec: DataSpec) -> Tensor:

@@ -17,7 +17,7 @@ from pyrogen.nn import (
     ScaledValues,
     check_widths,
 )
-from pyrogen.spec import DataSpec
+from pyrogen.spec import DataSpec, num_labels
 
 __all__ = ["fvsbn", "gated_pixelcnn", "made", "nade", "pixel_rnn", "pixelcnn", "pixelcnn_pp"]
 
@@ -174,7 +174,13 @@ def gated_pixelcnn(
     check_images(spec, channels, layers, kernel)
     element = likelihood_of_element(spec, likelihood)
     network = GatedPixelCNN(
-        spec.shape, _encoder(spec), element.num_features, channels, layers, kernel, context=labels(spec, conditional)
+        spec.shape,
+        _encoder(spec),
+        element.num_features,
+        channels,
+        layers,
+        kernel,
+        context=num_labels(spec, conditional),
     )
     return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
 
@@ -262,7 +268,7 @@ def pixelcnn_pp(
     if likelihood is None and spec.kind == "levels":
         likelihood = "logistic-mixture"
     element = likelihood_of_element(spec, likelihood)
-    context = labels(spec, conditional)
+    context = num_labels(spec, conditional)
     network = PixelCNNPlusPlus(
         spec.shape, _encoder(spec), element.num_features, channels, layers, halvings, dropout, context
     )
@@ -270,22 +276,6 @@ def pixelcnn_pp(
 
 
 vars(pixelcnn_pp)["objective"] = "maximum-likelihood"
-
-
-def labels(spec: DataSpec, conditional: bool) -> int:
-    """Return how many labels there are to condition on; none where that is not asked for.
-
-    Raises:
-        UsageError: where it is, and the data have none.
-    """
-    if not conditional:
-        return 0
-    if spec.num_classes is None:
-        raise UsageError(
-            f"conditional needs labels, and {spec.name} has none: leave it out, or bring a column y, or a folder for "
-            f"each class"
-        )
-    return spec.num_classes
 
 
 def check_images(spec: DataSpec, channels: int, layers: int, kernel: int = 3) -> None:

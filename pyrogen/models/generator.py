@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.nn import MLP, DCGANGenerator, Growth, ProgressiveGenerator
-from pyrogen.spec import DataSpec, one_hot, unscaled
+from pyrogen.spec import DataSpec, num_labels, one_hot, unscaled
 
 __all__ = ["ConditionalGenerator", "Generator", "dcgan", "generator", "progressive_gan"]
 
@@ -116,7 +116,7 @@ def generator(
         torch.Size([3, 1, 8, 8])
     """
     _check(latent, hidden, "hidden")
-    layers: list[nn.Module] = [MLP(latent + _labels(spec, conditional), spec.num_dims, hidden, nn.ReLU)]
+    layers: list[nn.Module] = [MLP(latent + num_labels(spec, conditional), spec.num_dims, hidden, nn.ReLU)]
     if spec.kind != "real":
         layers.append(nn.Tanh())
     network = nn.Sequential(*layers, nn.Unflatten(-1, spec.shape))
@@ -152,7 +152,7 @@ def dcgan(
             f"dcgan needs images (channels, height, width) with bounded pixels, found {spec.kind} data of shape "
             f"{spec.shape}: use --model generator"
         )
-    network = DCGANGenerator(latent + _labels(spec, conditional), spec.shape, channels, upsampling)
+    network = DCGANGenerator(latent + num_labels(spec, conditional), spec.shape, channels, upsampling)
     return (ConditionalGenerator if conditional else Generator)(network, spec, latent), None
 
 
@@ -189,16 +189,8 @@ def progressive_gan(
             f"generator"
         )
     growth = Growth(len(channels), phase)
-    network = ProgressiveGenerator(latent + _labels(spec, conditional), spec.shape, channels, growth)
+    network = ProgressiveGenerator(latent + num_labels(spec, conditional), spec.shape, channels, growth)
     return (ConditionalGenerator if conditional else Generator)(network, spec, latent, growth), None
-
-
-def _labels(spec: DataSpec, conditional: bool) -> int:
-    if not conditional:
-        return 0
-    if spec.num_classes is None:
-        raise UsageError(f"a conditional generator needs labels, and {spec.name} has none: give the data a column y")
-    return spec.num_classes
 
 
 def _check(latent: int, widths: Sequence[int], name: str) -> None:

@@ -4,10 +4,9 @@ from typing import Literal
 
 from pyrogen.errors import UsageError
 from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
-from pyrogen.models.autoregressive_entries import labels
 from pyrogen.nn import EmbeddedValues, ScaledValues, WaveNet, check_widths
 from pyrogen.preference import Preference
-from pyrogen.spec import DataSpec
+from pyrogen.spec import DataSpec, num_labels
 
 __all__ = ["wavenet"]
 
@@ -70,7 +69,7 @@ def wavenet(
         stacks,
         kernel,
         skip,
-        labels(spec, conditional),
+        num_labels(spec, conditional),
     )
     return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
 
