@@ -286,15 +286,22 @@ class Autoregressive(TorchDistribution):
     def _choose(self, element: TorchDistribution) -> Tensor:
         if self.choice == ANY:
             return element.sample()
+        values, logits = self.listed(element, "temperature, top_k and top_p")
+        return values[torch.distributions.Categorical(logits=logits, validate_args=False).sample()]
+
+    def listed(self, element: TorchDistribution, wanted_by: str) -> tuple[Tensor, Tensor]:
+        """List the values of elements, and how probable draws are to choose each: logits, values last.
+
+        Raises:
+            UsageError: where values cannot be listed.
+        """
         if not element.has_enumerate_support:
             raise UsageError(
-                f"temperature, top_k and top_p choose among values that can be listed, and those of "
-                f"{type(element).__name__} cannot: leave them out"
+                f"{wanted_by} choose among values that can be listed, and those of {type(element).__name__} cannot: "
+                f"leave them out"
             )
         values = element.enumerate_support(expand=False)
-        logits = self.choice.logits(element.log_prob(values).movedim(0, -1))
-        chosen = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
-        return values.flatten()[chosen]
+        return values.flatten(), self.choice.logits(element.log_prob(values).movedim(0, -1))
 
 
 def _floating(value: Tensor, dtype: torch.dtype) -> Tensor:

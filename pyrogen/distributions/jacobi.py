@@ -74,13 +74,10 @@ def sample_by_jacobi(d: Autoregressive, sample_shape: Any = (), u: Tensor | None
 
 def _inverse(d: Autoregressive, x: Tensor, u: Tensor) -> Tensor:
     """Return the value of each element at which its distribution function passes ``u``."""
-    element = d.elements(d.features(x))
-    if not element.has_enumerate_support:
-        raise UsageError(f"values of {type(element).__name__} cannot be listed: draw one by one, by sample()")
-    values = element.enumerate_support(expand=False)
-    p = d.choice.logits(element.log_prob(values).movedim(0, -1)).softmax(-1).movedim(-1, 0)
+    values, logits = d.listed(d.elements(d.features(x)), "draws of all elements at once")
+    p = logits.softmax(-1).movedim(-1, 0)
     up_to = p.cumsum(0)
     # Sums may end off one: u is a share of what they end with, and the last value of any probability is the last.
     above = (up_to <= u * up_to[-1]) | ((up_to == up_to[-1]) & (p == 0))
     chosen = above.long().cumprod(0).sum(0)
-    return values.flatten()[chosen.clamp(max=len(values) - 1)].to(u.dtype)
+    return values[chosen.clamp(max=len(values) - 1)].to(u.dtype)
