@@ -2,17 +2,9 @@
 
 from pyrogen.models.auto_implicit import AutoImplicit
 from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
-from pyrogen.models.autoregressive_entries import (
-    fvsbn,
-    gated_pixelcnn,
-    made,
-    nade,
-    pixel_rnn,
-    pixelcnn,
-    pixelcnn_pp,
-)
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.coordinate_ascent import local_optimum
+from pyrogen.models.dense_entries import fvsbn, made, nade
 from pyrogen.models.dirichlet_process_mixture import (
     DirichletProcessMixture,
     StickBreakingPosterior,
@@ -22,6 +14,7 @@ from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncode
 from pyrogen.models.experts import ProductOfExperts
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
+from pyrogen.models.image_entries import gated_pixelcnn, pixel_rnn, pixelcnn, pixelcnn_pp
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca

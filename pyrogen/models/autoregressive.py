@@ -14,9 +14,16 @@ from pyrogen.errors import ProgramError
 from pyrogen.models.likelihood import Likelihood, likelihood_for
 from pyrogen.nn.causal import Causal
 from pyrogen.nn.recurrent import Memory
+from pyrogen.nn.values import ScaledValues
 from pyrogen.spec import DataSpec, one_hot
 
-__all__ = ["AutoregressiveModel", "ConditionalAutoregressiveModel", "likelihood_of_element"]
+__all__ = [
+    "AutoregressiveModel",
+    "ConditionalAutoregressiveModel",
+    "likelihood_of_element",
+    "model_of",
+    "value_encoder",
+]
 
 
 def likelihood_of_element(spec: DataSpec, name: str | None = None) -> Likelihood:
@@ -134,3 +141,13 @@ class ConditionalAutoregressiveModel(AutoregressiveModel):
         with pyro.plate("data", len(y)):
             found = self.distribution(len(y), one_hot(y, self.spec), length=self._length(x, length))
             return pyro.sample("x", found, obs=x)
+
+
+def model_of(network: Causal, likelihood: Likelihood, spec: DataSpec, conditional: bool) -> AutoregressiveModel:
+    """Make the model of a network, of data given their labels or not."""
+    return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, likelihood, spec)
+
+
+def value_encoder(spec: DataSpec) -> ScaledValues:
+    """Return what networks first make of data that are numbers, and not mere names."""
+    return ScaledValues(spec.levels if spec.kind in ("binary", "levels") else None)

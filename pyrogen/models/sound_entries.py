@@ -3,9 +3,9 @@
 from typing import Literal
 
 from pyrogen.errors import UsageError
-from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
+from pyrogen.models.autoregressive import AutoregressiveModel, likelihood_of_element, model_of, value_encoder
 from pyrogen.nn import EmbeddedValues, ScaledValues, WaveNet, check_widths
-from pyrogen.preference import Preference
+from pyrogen.preference import Preference, usual
 from pyrogen.spec import DataSpec, num_labels
 
 __all__ = ["wavenet"]
@@ -14,6 +14,7 @@ __all__ = ["wavenet"]
 of_sequences = Preference({"batch_size": 8}, "reads long sequences")
 
 
+@usual(objective="maximum-likelihood", data="speech")
 @of_sequences.of
 def wavenet(
     spec: DataSpec,
@@ -71,10 +72,7 @@ def wavenet(
         skip,
         num_labels(spec, conditional),
     )
-    return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
-
-
-vars(wavenet).update(objective="maximum-likelihood", data="speech")
+    return model_of(network, element, spec, conditional), None
 
 
 def _encoder(spec: DataSpec, likelihood: str | None, width: int) -> ScaledValues | EmbeddedValues:
@@ -82,4 +80,4 @@ def _encoder(spec: DataSpec, likelihood: str | None, width: int) -> ScaledValues
     if likelihood == "categorical":
         assert spec.levels is not None
         return EmbeddedValues(spec.levels, width)
-    return ScaledValues(spec.levels if spec.kind in ("binary", "levels") else None)
+    return value_encoder(spec)

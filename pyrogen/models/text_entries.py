@@ -7,12 +7,13 @@ from pyrogen.errors import UsageError
 from pyrogen.models.autoregressive import AutoregressiveModel, likelihood_of_element
 from pyrogen.models.recurrent import RecurrentModel
 from pyrogen.nn import CausalTransformer, CharRNN, EmbeddedValues, OneHotValues, check_widths
-from pyrogen.preference import Preference
+from pyrogen.preference import Preference, usual
 from pyrogen.spec import DataSpec
 
 __all__ = ["char_rnn", "transformer"]
 
 
+@usual(objective="maximum-likelihood", data="kjv")
 @Preference({"unit": "character"}, "reads a text").of
 def char_rnn(
     spec: DataSpec,
@@ -54,9 +55,7 @@ def char_rnn(
     return RecurrentModel(CharRNN(encoder, element.num_features, network, hidden, layers, dropout), element, spec), None
 
 
-vars(char_rnn).update(objective="maximum-likelihood", data="kjv")
-
-
+@usual(objective="maximum-likelihood", data="kjv")
 @Preference({"unit": "character", "length": 256}, "reads a text").of
 def transformer(
     spec: DataSpec,
@@ -100,6 +99,3 @@ def transformer(
     encoder = EmbeddedValues(len(symbols), width)
     network = CausalTransformer(encoder, element.num_features, width, layers, heads, dropout)
     return AutoregressiveModel(network, element, spec), None
-
-
-vars(transformer).update(objective="maximum-likelihood", data="kjv")

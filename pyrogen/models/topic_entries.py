@@ -10,11 +10,13 @@ from pyrogen.errors import UsageError
 from pyrogen.models.topic_guides import DirichletEncoder, LogisticNormalEncoder, MeanField, NormalEncoder, PointTopics
 from pyrogen.models.topic_model import LDA, CorrelatedTopicModel, ProdLDA
 from pyrogen.nn import BagOfWordsMLP, check_widths
+from pyrogen.preference import usual
 from pyrogen.spec import DataSpec
 
 __all__ = ["correlated_topics", "lda", "prodlda"]
 
 
+@usual(objective="collapsed-vb", data="reuters")
 def lda(
     spec: DataSpec,
     *,
@@ -62,9 +64,7 @@ def lda(
     return model, guides[guide]()
 
 
-vars(lda).update(objective="collapsed-vb", data="reuters")
-
-
+@usual(data="reuters")
 def prodlda(
     spec: DataSpec,
     *,
@@ -95,9 +95,7 @@ def prodlda(
     return model, NormalEncoder(model, BagOfWordsMLP(num_words, hidden, 2 * topics, dropout), has_topics=False)
 
 
-vars(prodlda)["data"] = "reuters"
-
-
+@usual(data="reuters")
 def correlated_topics(
     spec: DataSpec, *, topics: int = 20, eta: float = 0.1, hidden: Sequence[int] = (100, 100)
 ) -> tuple[CorrelatedTopicModel, NormalEncoder]:
@@ -120,9 +118,6 @@ def correlated_topics(
         raise UsageError(f"eta must be positive, found {eta}")
     model = CorrelatedTopicModel(num_words, topics, num_data, eta)
     return model, NormalEncoder(model, BagOfWordsMLP(num_words, hidden, 2 * topics))
-
-
-vars(correlated_topics)["data"] = "reuters"
 
 
 def _checked(spec: DataSpec, topics: int, hidden: Sequence[int]) -> tuple[int, int]:

@@ -1,111 +1,17 @@
-"""Autoregressive models by name, with plain settings."""
+"""Autoregressive models of images by name, with plain settings."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pyrogen.errors import UsageError
-from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
-from pyrogen.nn import (
-    FVSBN,
-    MADE,
-    NADE,
-    DiagonalBiLSTM,
-    GatedPixelCNN,
-    PixelCNN,
-    PixelCNNPlusPlus,
-    RowLSTM,
-    ScaledValues,
-    check_widths,
-)
+from pyrogen.models.autoregressive import AutoregressiveModel, likelihood_of_element, model_of, value_encoder
+from pyrogen.nn import DiagonalBiLSTM, GatedPixelCNN, PixelCNN, PixelCNNPlusPlus, RowLSTM
+from pyrogen.preference import usual
 from pyrogen.spec import DataSpec, num_labels
 
-__all__ = ["fvsbn", "gated_pixelcnn", "made", "nade", "pixel_rnn", "pixelcnn", "pixelcnn_pp"]
+__all__ = ["gated_pixelcnn", "pixel_rnn", "pixelcnn", "pixelcnn_pp"]
 
 
-def fvsbn(spec: DataSpec, *, likelihood: str | None = None) -> tuple[AutoregressiveModel, None]:
-    """Make a fully visible sigmoid belief network: each element depends linearly on those before it.
-
-    Args:
-        spec: shape and kind of the data.
-        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
-            kind if not given.
-
-    Returns:
-        The model, and no guide.
-
-    Raises:
-        UsageError: where the likelihood does not fit the data.
-
-    Example:
-        >>> model, _ = fvsbn(DataSpec((1, 8, 8), "binary"))
-        >>> model(size=3).shape
-        torch.Size([3, 1, 8, 8])
-    """
-    element = likelihood_of_element(spec, likelihood)
-    return AutoregressiveModel(FVSBN(spec.shape, _encoder(spec), element.num_features), element, spec), None
-
-
-vars(fvsbn)["objective"] = "maximum-likelihood"
-
-
-def nade(spec: DataSpec, *, likelihood: str | None = None, hidden: int = 500) -> tuple[AutoregressiveModel, None]:
-    """Make a neural autoregressive distribution estimator: a hidden layer, to which elements add one by one.
-
-    Args:
-        spec: shape and kind of the data.
-        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
-            kind if not given.
-        hidden: the width of the hidden layer.
-
-    Returns:
-        The model, and no guide.
-
-    Raises:
-        UsageError: where the likelihood does not fit the data.
-
-    Example:
-        >>> model, _ = nade(DataSpec((1, 8, 8), "binary"), hidden=16)
-        >>> model(size=3).shape
-        torch.Size([3, 1, 8, 8])
-    """
-    check_widths(hidden=[hidden])
-    element = likelihood_of_element(spec, likelihood)
-    return AutoregressiveModel(NADE(spec.shape, _encoder(spec), element.num_features, hidden), element, spec), None
-
-
-vars(nade)["objective"] = "maximum-likelihood"
-
-
-def made(
-    spec: DataSpec, *, likelihood: str | None = None, hidden: Sequence[int] = (500, 500)
-) -> tuple[AutoregressiveModel, None]:
-    """Make a masked autoencoder: dense layers, in which no element sees itself or a later one.
-
-    Args:
-        spec: shape and kind of the data.
-        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
-            kind if not given.
-        hidden: widths of the hidden layers.
-
-    Returns:
-        The model, and no guide.
-
-    Raises:
-        UsageError: where the likelihood does not fit the data.
-
-    Example:
-        >>> model, _ = made(DataSpec((1, 8, 8), "binary"), hidden=(32,))
-        >>> model(size=3).shape
-        torch.Size([3, 1, 8, 8])
-    """
-    check_widths(hidden=hidden)
-    element = likelihood_of_element(spec, likelihood)
-    return AutoregressiveModel(MADE(spec.shape, _encoder(spec), element.num_features, hidden), element, spec), None
-
-
-vars(made)["objective"] = "maximum-likelihood"
-
-
+@usual(objective="maximum-likelihood")
 def pixelcnn(
     spec: DataSpec, *, likelihood: str | None = None, channels: int = 64, layers: int = 6, kernel: int = 3
 ) -> tuple[AutoregressiveModel, None]:
@@ -132,13 +38,11 @@ def pixelcnn(
     """
     check_images(spec, channels, layers, kernel)
     element = likelihood_of_element(spec, likelihood)
-    network = PixelCNN(spec.shape, _encoder(spec), element.num_features, channels, layers, kernel)
+    network = PixelCNN(spec.shape, value_encoder(spec), element.num_features, channels, layers, kernel)
     return AutoregressiveModel(network, element, spec), None
 
 
-vars(pixelcnn)["objective"] = "maximum-likelihood"
-
-
+@usual(objective="maximum-likelihood")
 def gated_pixelcnn(
     spec: DataSpec,
     *,
@@ -175,19 +79,17 @@ def gated_pixelcnn(
     element = likelihood_of_element(spec, likelihood)
     network = GatedPixelCNN(
         spec.shape,
-        _encoder(spec),
+        value_encoder(spec),
         element.num_features,
         channels,
         layers,
         kernel,
         context=num_labels(spec, conditional),
     )
-    return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
+    return model_of(network, element, spec, conditional), None
 
 
-vars(gated_pixelcnn)["objective"] = "maximum-likelihood"
-
-
+@usual(objective="maximum-likelihood")
 def pixel_rnn(
     spec: DataSpec,
     *,
@@ -221,14 +123,14 @@ def pixel_rnn(
     element = likelihood_of_element(spec, likelihood)
     made_by = {"row": RowLSTM, "diagonal": DiagonalBiLSTM}[network]
     return (
-        AutoregressiveModel(made_by(spec.shape, _encoder(spec), element.num_features, channels, layers), element, spec),
+        AutoregressiveModel(
+            made_by(spec.shape, value_encoder(spec), element.num_features, channels, layers), element, spec
+        ),
         None,
     )
 
 
-vars(pixel_rnn)["objective"] = "maximum-likelihood"
-
-
+@usual(objective="maximum-likelihood")
 def pixelcnn_pp(
     spec: DataSpec,
     *,
@@ -270,12 +172,9 @@ def pixelcnn_pp(
     element = likelihood_of_element(spec, likelihood)
     context = num_labels(spec, conditional)
     network = PixelCNNPlusPlus(
-        spec.shape, _encoder(spec), element.num_features, channels, layers, halvings, dropout, context
+        spec.shape, value_encoder(spec), element.num_features, channels, layers, halvings, dropout, context
     )
-    return (ConditionalAutoregressiveModel if conditional else AutoregressiveModel)(network, element, spec), None
-
-
-vars(pixelcnn_pp)["objective"] = "maximum-likelihood"
+    return model_of(network, element, spec, conditional), None
 
 
 def check_images(spec: DataSpec, channels: int, layers: int, kernel: int = 3) -> None:
@@ -293,7 +192,3 @@ def check_images(spec: DataSpec, channels: int, layers: int, kernel: int = 3) ->
         raise UsageError(f"channels must be even and layers at least 1, found {channels} and {layers}")
     if kernel < 3 or kernel % 2 == 0:
         raise UsageError(f"kernel must be an odd number of at least 3, found {kernel}")
-
-
-def _encoder(spec: DataSpec) -> ScaledValues:
-    return ScaledValues(spec.levels if spec.kind in ("binary", "levels") else None)
