@@ -57,6 +57,23 @@ def run(*command: str, cwd: Path | None = None) -> str:
         raise MissingInputError(f"`{' '.join(command)}` failed: {said[-1] if said else 'no message'}") from None
 
 
+def unpacked(folder: Path, *packages: str) -> Path:
+    """Download Debian packages into a folder, and return the one below it that they are unpacked in: no root needed."""
+    run("apt-get", "download", *packages, cwd=folder)
+    archives = list(folder.glob("*.deb"))
+    if not archives:
+        raise MissingInputError(f"`apt-get download {' '.join(packages)}` left no .deb file")
+    for archive in archives:
+        run("dpkg-deb", "-x", str(archive), str(folder / "unpacked"))
+    return folder / "unpacked"
+
+
+def replace_folder(target: Path, ready: Path) -> None:
+    """Put a folder in the place of another, if there is one."""
+    shutil.rmtree(target, ignore_errors=True)
+    ready.rename(target)
+
+
 def fetch_fashion_mnist(system: bool) -> str:
     """Bring Fashion-MNIST and return a sentence that says where it is.
 
@@ -78,16 +95,9 @@ def fetch_fashion_mnist(system: bool) -> str:
             print(f"fashion-mnist: not installed, {error}; unpacking it into the cache instead", file=sys.stderr)
     target = cache_folder() / "fashion-mnist"
     with staging(target) as name:
-        folder = Path(name)
-        run("apt-get", "download", PACKAGE, cwd=folder)
-        archive = next(folder.glob("*.deb"), None)
-        if archive is None:
-            raise MissingInputError(f"`apt-get download {PACKAGE}` left no .deb file")
-        run("dpkg-deb", "-x", str(archive), str(folder / "unpacked"))
-        ready = folder / "unpacked" / SYSTEM_FOLDER.relative_to("/")
-        check_fashion_mnist(read_idx_folder(ready), str(archive))
-        shutil.rmtree(target, ignore_errors=True)
-        ready.rename(target)
+        ready = unpacked(Path(name), PACKAGE) / SYSTEM_FOLDER.relative_to("/")
+        check_fashion_mnist(read_idx_folder(ready), PACKAGE)
+        replace_folder(target, ready)
     return f"unpacked {PACKAGE} into {target} and checked its SHA-256"
 
 
@@ -169,10 +179,7 @@ def fetch_kjv(system: bool) -> str:
         pass
     target = cache_folder() / "kjv.txt"
     with staging(target) as name:
-        folder = Path(name)
-        run("apt-get", "download", "bible-kjv", "bible-kjv-text", cwd=folder)
-        for archive in folder.glob("*.deb"):
-            run("dpkg-deb", "-x", str(archive), str(folder))
+        folder = unpacked(Path(name), "bible-kjv", "bible-kjv-text")
         # The program looks for its text where it runs.
         printed = run(str(folder / "usr" / "bin" / "bible"), "-f", "Gen1:1-Rev22:21", cwd=folder / "usr" / "lib")
         found = sha256(printed.encode()).hexdigest()
@@ -193,16 +200,9 @@ def fetch_speech(system: bool) -> str:
         pass
     package, target = "asterisk-core-sounds-en-wav", cache_folder() / "speech"
     with staging(target) as name:
-        folder = Path(name)
-        run("apt-get", "download", package, cwd=folder)
-        archive = next(folder.glob("*.deb"), None)
-        if archive is None:
-            raise MissingInputError(f"`apt-get download {package}` left no .deb file")
-        run("dpkg-deb", "-x", str(archive), str(folder / "unpacked"))
-        ready = folder / "unpacked" / SPEECH_FOLDER.relative_to("/")
+        ready = unpacked(Path(name), package) / SPEECH_FOLDER.relative_to("/")
         check_speech(ready)
-        shutil.rmtree(target, ignore_errors=True)
-        ready.rename(target)
+        replace_folder(target, ready)
     return f"unpacked {package} into {target} and checked its SHA-256"
 
 
