@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import pyro
-import torch
 from pyro.distributions import constraints
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyrogen.distributions import Autoregressive, Choice
 from pyrogen.errors import ProgramError
+from pyrogen.models.labels import labels_or_random
 from pyrogen.models.likelihood import Likelihood, likelihood_for
 from pyrogen.nn.causal import Causal
 from pyrogen.nn.recurrent import Memory
@@ -129,15 +129,9 @@ class ConditionalAutoregressiveModel(AutoregressiveModel):
         self, x: Tensor | None = None, size: int = 1, length: int | None = None, y: Tensor | None = None
     ) -> Tensor:
         """Score data given labels ``y`` of shape ``(batch,)``; without data, generate one for each label, or random."""
-        classes = self.spec.num_classes
-        assert classes is not None
         if y is None and x is not None:
-            raise ProgramError(f"data are modelled given their labels, 0 to {classes - 1}: pass y, one for each datum")
-        if y is None:
-            device = next(self.network.parameters()).device
-            y = torch.randint(classes, (size,), device=device)
-        elif pyro.infer.util.is_validation_enabled() and not ((y >= 0) & (y < classes)).all():
-            raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
+            raise ProgramError("data are modelled given their labels: pass y, one for each datum")
+        y = labels_or_random(y, size, self.spec, next(self.network.parameters()).device)
         with pyro.plate("data", len(y)):
             found = self.distribution(len(y), one_hot(y, self.spec), length=self._length(x, length))
             return pyro.sample("x", found, obs=x)

@@ -10,7 +10,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.distributions import Implicit
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import UsageError
+from pyrogen.models.labels import labels_or_random
 from pyrogen.nn import MLP, DCGANGenerator, Growth, ProgressiveGenerator
 from pyrogen.spec import DataSpec, num_labels, one_hot, unscaled
 
@@ -81,12 +82,7 @@ class ConditionalGenerator(Generator):
 
     def forward(self, x: Tensor | None = None, size: int = 1, y: Tensor | None = None) -> Tensor:
         """Draw a datum for each label ``y`` of shape ``(batch,)``; without labels, for ``size`` labels at random."""
-        classes = self.spec.num_classes
-        assert classes is not None
-        if y is None:
-            y = torch.randint(classes, (size if x is None else len(x),), device=self.zero.device)
-        elif pyro.infer.util.is_validation_enabled() and not ((y >= 0) & (y < classes)).all():
-            raise ProgramError(f"labels must be from 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}")
+        y = labels_or_random(y, size if x is None else len(x), self.spec, self.zero.device)
         with pyro.plate("data", len(y)):
             z = pyro.sample("z", dist.Normal(self.zero, 1.0).to_event(1))
             given = torch.cat([z, one_hot(y, self.spec).to(z.dtype)], -1)
