@@ -16,6 +16,7 @@ __all__ = [
     "Layers",
     "Pointwise",
     "RowConv2d",
+    "at",
     "contextual",
     "gated",
     "queue",
@@ -149,6 +150,16 @@ def contextual(layer: nn.Module | None, context: Tensor | None) -> Tensor | None
         has, called, mend = ("without", "with", "leave it out") if layer is None else ("with", "without", "give one")
         raise ValueError(f"a network {has} a context was called {called} one: {mend}")
     return None if context is None or layer is None else layer(context)
+
+
+def at(mapped: Tensor, index: int) -> Tensor:
+    """Return what a mapped context ``(..., time or 1)`` adds to an element: its own part, or the one that all share.
+
+    Example:
+        >>> at(torch.tensor([1, 2, 3]), 1), at(torch.tensor([7]), 1)
+        (tensor(2), tensor(7))
+    """
+    return mapped[..., min(index, mapped.shape[-1] - 1)]
 
 
 Layer = TypeVar("Layer", bound=nn.Module)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, contextual, gated, see, shift, shift_down
+from pyrogen.nn.causal import CausalConv1d, Layers, Pointwise, RowConv2d, at, contextual, gated, see, shift, shift_down
 from pyrogen.nn.raster import ImageContext, Raster, RasterState
 from pyrogen.nn.values import ValueEncoder
 
@@ -133,7 +133,7 @@ class GatedPixelCNN(Raster[RasterState]):
         links = [link[..., column] for link in state.links]
         taps = [layer.horizontal.taps(seen) for layer, seen in zip(self.layers, state.left, strict=True)]
         added = ImageContext.row(state.context, state.index // self.width)
-        here = None if added is None else added[..., min(column, added.shape[-1] - 1)]
+        here = None if added is None else at(added, column)
         features, saw = self.core(x, taps, links, here)
         see(state.left, saw)
         return features

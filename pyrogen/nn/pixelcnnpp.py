@@ -7,7 +7,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from pyrogen.nn.causal import Pointwise, RowConv2d, contextual, shift, shift_down
+from pyrogen.nn.causal import Pointwise, RowConv2d, at, contextual, shift, shift_down
 from pyrogen.nn.raster import ImageContext, Raster, RasterState
 from pyrogen.nn.resolution import due
 from pyrogen.nn.stream import Inputs, Memory, Step, Stream, Whole
@@ -168,7 +168,7 @@ class PixelCNNPlusPlus(Raster[TwoStreams]):
         taps, stored = self.before.recall(state.pixels, num_levels, row, column)
         links = [[said[..., column >> level] for said in of] for level, of in enumerate(state.said[:num_levels])]
         added = ImageContext.row(state.context, row)
-        here = None if added is None else added[..., min(column, added.shape[-1] - 1)]
+        here = None if added is None else at(added, column)
         features, saw, blocks = self.core(x, state.links[0][..., column], taps, stored, links, here)
         self.before.learn(state.pixels, saw, blocks)
         return features

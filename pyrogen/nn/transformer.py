@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from pyrogen.nn.causal import Causal, Layers, Pointwise, contextual
+from pyrogen.nn.causal import Causal, Layers, Pointwise, at, contextual
 from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["CausalTransformer", "rotated"]
@@ -196,7 +196,7 @@ class CausalTransformer(Causal):
         first = self.before_first.expand(batch, -1)
         h = first if previous is None else self.embedding(self.encoder(previous))
         if state.context is not None:
-            h = h + state.context[..., min(state.index, state.context.shape[-1] - 1)]
+            h = h + at(state.context, state.index)
         if state.index == room:
             state.past = [pad(past, (0, 0, 0, room)) for past in state.past]
         position = torch.full((1,), state.index, device=h.device)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
-from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, contextual, gated, queue, see, shift, uniform
+from pyrogen.nn.causal import Causal, CausalConv1d, Pointwise, at, contextual, gated, queue, see, shift, uniform
 from pyrogen.nn.values import ValueEncoder
 
 __all__ = ["WaveNet"]
@@ -128,7 +128,7 @@ class WaveNet(Causal):
         x = state.nothing if previous is None else self.encoder(previous)
         taps = [seen[i * dilation] for seen, dilation in zip(state.seen, self.dilations, strict=True) for i in self.old]
         added = state.context
-        here = None if added is None else added[..., min(state.index, added.shape[-1] - 1)]
+        here = None if added is None else at(added, state.index)
         features, saw = self.core(x, self.first.taps(state.first), torch.stack(taps), here)
         state.first.append(x)
         see(state.seen, saw.unbind(0))
