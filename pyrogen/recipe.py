@@ -258,15 +258,15 @@ class Recipe:
         self._columns(dataset, programs)
         if self.training.compile != "auto":
             return self
-        on_device = {name: column.to(self.device) for name, column in self._example(dataset, programs).items()}
+        example = self._example(dataset, programs)
         with rehearsal():  # a critic that is made here draws its weights, and is another one than the fit's
             objective = self.objective_of(dataset, programs)
             steps = self.num_steps(len(self._batches(dataset, programs, objective)))
             growing = schedules([*owners(*programs).values(), objective])
             for schedule in growing:
                 schedule.at(schedule.length)  # most steps are those of the grown networks
-            is_dense = not any(map(is_csr, on_device.values()))  # graphs are of dense tensors
-            pays = is_dense and is_worth_compiling(objective, *programs, on_device, steps)
+            is_dense = not any(map(is_csr, example.values()))  # graphs are of dense tensors
+            pays = is_dense and is_worth_compiling(objective, *programs, example, steps)
             for schedule in growing:
                 schedule.refresh()
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
@@ -281,10 +281,11 @@ class Recipe:
         return dataset.batches(batch_size, only=columns, drop_last=drop_last)
 
     def _example(self, dataset: Dataset | Unpaired, programs: Programs) -> dict[str, Tensor]:
+        """Take the first batch, on the device."""
         values = dataset.eval_columns("train")
         columns = self._columns(dataset, programs)
         rows = torch.arange(min(self.training.batch_size, *(len(values[name]) for name in columns)))
-        return {name: take(values[name], rows) for name in columns}
+        return {name: take(values[name], rows).to(self.device) for name in columns}
 
     def _columns(self, dataset: Dataset | Unpaired, programs: Programs) -> list[str]:
         """List the columns of the data that the model takes.

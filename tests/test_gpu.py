@@ -1,5 +1,6 @@
 """What only an accelerator can show; skipped, visibly, where there is none."""
 
+import warnings
 from pathlib import Path
 
 import pyro
@@ -94,8 +95,10 @@ def test_a_compiled_step_does_not_wait_for_the_device() -> None:
     training = train(ELBO(), model, guide, [x], adam, compile=True, validate=False)
     for _ in range(3):
         next(training)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # says that the mode is a prototype
+            torch.cuda.set_sync_debug_mode("error")
         for _ in range(10):
             next(training)
     finally:
@@ -126,3 +129,70 @@ def test_a_compiled_run_resumes_bit_for_bit() -> None:
             training.load_state_dict(state)
         ends.append([float(step.loss) for step in training][-5:])
     assert ends[0] == ends[1]
+
+
+SMALL = {
+    "vae": "--latent 2 --hidden [8]",
+    "classifier": "--hidden [8]",
+    "generator": "--latent 2 --hidden [8] --objective gan",
+    "dcgan": "--latent 2 --objective gan",
+    "joint-vae": "--latent 2",
+    "fvsbn": "--pixels static-binary",
+    "nade": "--hidden 8 --pixels static-binary",
+    "made": "--hidden [16] --pixels static-binary",
+    "pixelcnn": "--channels 4 --layers 2",
+    "gated-pixelcnn": "--channels 4 --layers 2 --conditional true",
+    "pixelcnn-pp": "--channels 4 --layers 1 --halvings 1",
+    "pixel-rnn": "--channels 4 --layers 2",
+}
+"""Models of the embedded digits, by name, as small as they get."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_model_of_images_trains_and_is_measured_on_the_device(name: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    words = [*SMALL[name].split(), "--steps", "4", "--batch-size", "16", "--device", "cuda", "--out", out]
+    assert main(["train", name, *words]) == 0
+    assert main(["evaluate", out, "--num-particles", "2", "--device", "cuda"]) == 0
+    if name != "classifier":
+        assert main(["sample", out, "-n", "3", "--device", "cuda", "--out", str(tmp_path / "x.npz")]) == 0
+
+
+OBJECTIVES = {
+    "avb": "vae", "aae": "vae", "wae": "vae", "alpha-gan": "vae", "veegan": "vae", "ali": "vae", "iwae": "vae",
+    "factor-vae": "vae", "beta-tc-vae": "vae", "gan": "generator", "fgan": "generator", "wgan": "generator",
+    "wgan-gp": "generator", "mmd": "generator", "mmd-gan": "generator", "sinkhorn": "generator",
+    "energy-distance": "generator", "sliced-wasserstein": "generator",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_trains_on_the_device(name: str, tmp_path: Path) -> None:
+    out, model = str(tmp_path / "run"), OBJECTIVES[name]
+    words = [*SMALL[model].split(), "--steps", "4", "--batch-size", "16", "--device", "cuda", "--out", out]
+    if model == "vae":
+        words += ["--likelihood", "laplace", "--pixels", "dequantized"]
+    assert main(["train", model, "--objective", name, *words]) == 0
+
+
+@pytest.mark.parametrize("name", ["lda", "prodlda", "correlated-topics", "dirichlet-process-mixture"])
+def test_every_model_of_mixtures_trains_on_the_device(name: str, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for i in range(40):
+        (texts / f"{i}.txt").write_text(" ".join(["river", "water", "bank", "money", "loan"][i % 3 :] * (5 + i)))
+    data = "iris" if name == "dirichlet-process-mixture" else str(texts)
+    out = str(tmp_path / "run")
+    assert main(["train", name, "--data", data, "--steps", "4", "--device", "cuda", "--out", out]) == 0
+    assert main(["evaluate", out, "--device", "cuda"]) == 0
+
+
+@pytest.mark.parametrize("name", ["char-rnn", "char-rnn --network gru", "transformer"])
+def test_models_of_text_train_and_write_on_the_device(name: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("in the beginning was the word\n" * 200)
+    out, width = str(tmp_path / "run"), "--width" if name == "transformer" else "--hidden"
+    words = ["--data", str(tmp_path / "text.txt"), width, "8", "--length", "20", "--steps", "4", "--device", "cuda"]
+    assert main(["train", *name.split(), *words, "--out", out]) == 0
+    assert main(["evaluate", out, "--dynamic-rate", "0.03", "--device", "cuda"]) == 0
+    told = ["--prefix", "in the", "--length", "20", "--device", "cuda", "--out", str(tmp_path / "x.txt")]
+    assert main(["sample", out, *told]) == 0
