@@ -188,6 +188,7 @@ def evaluate(
     by_samples: bool = False,
     objective: Objective | None = None,
     dynamic_rate: float | None = None,
+    dynamic_decay: float = 0.0,
 ) -> dict[str, Estimate]:
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
 
@@ -202,6 +203,7 @@ def evaluate(
         objective: what the programs were fitted by: where its critics say what the ELBO is, ``elbo_estimate`` is that;
             where they are classifiers, ``critic_ece_of_…`` is of what each says of held-out samples.
         dynamic_rate: of the steps by which a model of text learns from what it has read, for a figure of its own.
+        dynamic_decay: the share of the way back to where it began that it goes with each of these steps.
 
     Returns:
         Figures by name, as the command line's ``--json`` calls them.
@@ -216,7 +218,7 @@ def evaluate(
     if isinstance(dataset, Corpus):
         return topics.figures(model, guide, dataset, split, num_particles)
     if isinstance(dataset, Text) and language.is_reader(model, dataset.spec):
-        return language.figures(model, dataset, split, dynamic_rate)
+        return language.figures(model, dataset, split, dynamic_rate, dynamic_decay)
     if dynamic_rate is not None:
         raise UsageError("a dynamic rate is for models of text that read it character by character: leave it out")
     batches = _batches(model, dataset, split, batch_size)

@@ -126,7 +126,10 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--num_particles", type=int, default=100, help="of the importance-weighted bound")
     parser.add_argument(
-        "--dynamic_rate", type=float, default=None, help="of text: of the steps of dynamic evaluation, such as 0.03"
+        "--dynamic_rate", type=float, default=None, help="of text: of the steps of dynamic evaluation, such as 0.0005"
+    )
+    parser.add_argument(
+        "--dynamic_decay", type=float, default=0.0, help="of text: the pull back after each of them, such as 0.01"
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
@@ -145,6 +148,7 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         by_samples=objective.by_samples,
         objective=objective,
         dynamic_rate=options["dynamic_rate"],
+        dynamic_decay=options["dynamic_decay"],
     )
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
     values["step"] = run.chosen()

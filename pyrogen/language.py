@@ -31,6 +31,9 @@ AT_ONCE = 500
 LEARNED_AT_ONCE = 20
 """Characters after which it learns from them, in dynamic evaluation, as Krause et al. have it."""
 
+LEARNED = 20_000
+"""Characters of the training split, its last ones, by whose gradients steps are measured."""
+
 
 def is_reader(model: Program, spec: DataSpec) -> bool:
     """Tell whether a model says of each character what it expects, given those before it, for texts of any length."""
@@ -46,7 +49,9 @@ def _distribution(model: Program, spec: DataSpec) -> Autoregressive:
     return evaluation.text_distribution(model, torch.zeros(1, *spec.shape, device=first_device(model)))
 
 
-def surprises(model: Program, text: Text, split: str, streams: int = 1, rate: float = 0.0) -> Tensor:
+def surprises(
+    model: Program, text: Text, split: str, streams: int = 1, rate: float = 0.0, decay: float = 0.0
+) -> Tensor:
     """Return the bits of each character of a split, see :func:`pyrogen.evaluation.surprises`."""
     text.split(split)  # refuses one that there is not
     window = text.spec.shape[0]
@@ -54,7 +59,10 @@ def surprises(model: Program, text: Text, split: str, streams: int = 1, rate: fl
         window = LEARNED_AT_ONCE if rate else AT_ONCE
     if not len(text.texts[split]):
         raise DataError(f"{text.name}: the {split} split is empty. Give it a share above 0")
-    return evaluation.surprises(model, text.texts[split], window=window, streams=streams, rate=rate)
+    learned = text.texts["train"][-LEARNED:] if rate else None
+    return evaluation.surprises(
+        model, text.texts[split], window=window, streams=streams, rate=rate, decay=decay, learned=learned
+    )
 
 
 def validation(model: Program, text: Text, split: str) -> Estimate:
@@ -67,18 +75,21 @@ def validation(model: Program, text: Text, split: str) -> Estimate:
     return estimate.scaled(-log(2), 0.0, "nats per character")
 
 
-def figures(model: Program, text: Text, split: str, dynamic_rate: float | None = None) -> dict[str, Estimate]:
+def figures(
+    model: Program, text: Text, split: str, dynamic_rate: float | None = None, dynamic_decay: float = 0.0
+) -> dict[str, Estimate]:
     """Measure a model of text on a split, read from its beginning to its end.
 
     Args:
         dynamic_rate: of the steps by which it learns from what it has read, for ``bits_per_char_dynamic``; it is left
             out if there is none.
+        dynamic_decay: the share of the way back to where it began that it goes with each of them.
     """
     unit = "bits/byte" if text.alphabet.is_bytes else "bits/char"
     estimate = evaluation.bits_per_char(surprises(model, text, split), unit)
     found = {"log_likelihood_per_char": estimate.scaled(-log(2), 0.0, "nats per character"), "bits_per_char": estimate}
     if dynamic_rate is not None:
-        bits = surprises(model, text, split, rate=dynamic_rate)
+        bits = surprises(model, text, split, rate=dynamic_rate, decay=dynamic_decay)
         found["bits_per_char_dynamic"] = evaluation.bits_per_char(bits, unit)
     return found
 

@@ -233,6 +233,44 @@ def test_dynamic_evaluation_learns_what_comes_again():
     assert dynamic.mean() < pulled.mean() < static.mean()
 
 
+def test_dynamic_evaluation_measures_its_steps_by_what_was_learned(double):
+    r"""Two windows by hand: :math:`m`, the step, and the pull, harder on what the text depends on."""
+    text, learned, model = uniform(3, 15), uniform(3, 25), model_of(levels=3)
+    rate, decay, window = 0.01, 0.9, 5
+    fn = text_distribution(model, text[None, :window].double())
+    with torch.no_grad():
+        for p in fn.network.parameters():
+            p.add_(0.3)  # some gradients are then large, and others small
+    parameters = list(fn.network.parameters())
+    before = [p.detach().clone() for p in parameters]
+
+    def loss(reader: Reader, part: Tensor) -> Tensor:
+        return -reader(part[None].double()).mean()
+
+    model.eval()
+    reader, squares = Reader(fn.network, fn.element, 1, window), [torch.zeros_like(p) for p in parameters]
+    for part in learned.split(window):
+        gradients = torch.autograd.grad(loss(reader, part), parameters)
+        squares = [square + gradient**2 / 5 for square, gradient in zip(squares, gradients, strict=True)]
+    roots = [square.sqrt() for square in squares]
+    mean = torch.cat([root.flatten() for root in roots]).mean()
+    pulls = [(decay * root / mean).clamp(max=1) for root in roots]
+    assert 0.02 < torch.cat([pull.flatten() == 1 for pull in pulls]).double().mean() < 0.9
+    reader, wanted = Reader(fn.network, fn.element, 1, window), []
+    for part in text.split(window):
+        nats = loss(reader, part)
+        wanted.append(float(nats.detach()) * window / log(2))
+        gradients = torch.autograd.grad(nats, parameters)
+        with torch.no_grad():
+            for p, old, gradient, root, pull in zip(parameters, before, gradients, roots, pulls, strict=True):
+                p.copy_(p + pull * (old - p) - rate * gradient / (root + 1e-5))
+    with torch.no_grad():
+        for p, old in zip(parameters, before, strict=True):
+            p.copy_(old)
+    found = surprises(model, text, window=window, rate=rate, decay=decay, learned=learned)
+    torch.testing.assert_close(found.reshape(3, window).sum(1), torch.tensor(wanted))
+
+
 def test_parts_of_a_text_are_read_at_once():
     text, model = uniform(3, 100), model_of()
     parts = torch.cat([surprises(model, part, window=7) for part in text.split(25)])

@@ -1,6 +1,6 @@
 """How well a text is foretold, character by character, as it is read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import log
 
@@ -23,12 +23,22 @@ __all__ = ["Reader", "bits_per_char", "learning", "surprises", "text_distributio
 Element = Callable[[Tensor], TorchDistribution]
 """Maps features to the distribution of a character."""
 
+EPSILON = 1e-5
+"""Keeps the steps of parameters finite whose gradients are none."""
+
 BLOCK = 1000
 """Characters whose mean counts as one draw for a standard error: neighbours are not independent."""
 
 
 def surprises(
-    model: Program, text: Tensor, *, window: int, streams: int = 1, rate: float = 0.0, decay: float = 0.0
+    model: Program,
+    text: Tensor,
+    *,
+    window: int,
+    streams: int = 1,
+    rate: float = 0.0,
+    decay: float = 0.0,
+    learned: Tensor | None = None,
 ) -> Tensor:
     r"""Return how many bits each character of a text takes, given all of those before it.
 
@@ -38,10 +48,13 @@ def surprises(
     scored as a whole before anything is learned from it,
 
     .. math::
-        \theta \leftarrow \theta - \eta \nabla_\theta \Big(-\frac{1}{T} \sum_{t \in \text{window}}
-        \log p_\theta(x_t \mid x_{<t})\Big) + \lambda (\theta_0 - \theta)
+        \theta \leftarrow \theta + \lambda R\, (\theta_0 - \theta) - \eta \frac{g}{\sqrt{m} + \varepsilon}, \quad
+        g = \nabla_\theta \Big(-\frac{1}{T} \sum_{t \in \text{window}} \log p_\theta(x_t \mid x_{<t})\Big)
 
-    and at the end the parameters are what they were. What a program remembers of its training is neither used nor
+    and at the end the parameters are what they were. Given some of the text that it has ``learned``, :math:`m` is the
+    mean of :math:`g^2` over windows of that, parameter by parameter, :math:`\varepsilon` is 1e-5, and those that the
+    text depends on are pulled back harder: :math:`R = \sqrt{m} / \overline{\sqrt{m}}`, at most :math:`1 / \lambda`;
+    without, :math:`\sqrt{m} + \varepsilon = R = 1`. What a program remembers of its training is neither used nor
     changed.
 
     Args:
@@ -54,6 +67,8 @@ def surprises(
         streams: read so many parts of the text at once, each as if it was the first; what is left is not read.
         rate: :math:`\eta`.
         decay: :math:`\lambda`.
+        learned: numbers of characters to measure gradients by, shape ``(characters,)``; plain gradient descent if not
+            given, whose rate is of another size.
 
     Returns:
         Bits, float64, shape ``(characters,)``, in the text's order.
@@ -77,6 +92,9 @@ def surprises(
     reader = Reader(fn.network, fn.element, streams, window)
     found = []
     with evaluating(model, fn.network), learning(fn.network, rate, decay) as learn:
+        if rate > 0 and learned is not None:
+            again = Reader(fn.network, fn.element, 1, window)
+            learn.measure(-again(part).mean() for part in learned.to(x)[None].split(again.stride, 1))
         for part in x.split(reader.stride, 1):
             with torch.set_grad_enabled(rate > 0):
                 scores = reader(part)
@@ -151,15 +169,29 @@ class Learner:
     """Takes steps down the gradient, and some of the way back to where it began."""
 
     def __init__(self, parameters: Sequence[Tensor], before: Sequence[Tensor], rate: float, decay: float) -> None:
-        self.parameters, self.before, self.rate, self.decay = list(parameters), list(before), rate, decay
+        self.parameters, self.before = list(parameters), list(before)
+        self.rates = [torch.full((), rate, device=p.device, dtype=p.dtype) for p in parameters]
+        self.decays = [torch.full((), decay, device=p.device, dtype=p.dtype) for p in parameters]
+
+    def measure(self, losses: Iterable[Tensor]) -> None:
+        """Let steps be in proportion to the root mean square of each parameter's gradient of some losses."""
+        squares, count = [torch.zeros_like(p) for p in self.parameters], 0
+        with torch.enable_grad():
+            for loss in losses:
+                gradients = torch.autograd.grad(loss, self.parameters)
+                torch._foreach_addcmul_(squares, gradients, gradients)
+                count += 1
+        roots = [(square / count).sqrt() for square in squares]
+        average = sum(root.sum() for root in roots) / sum(root.numel() for root in roots)
+        self.rates = [rate / (root + EPSILON) for rate, root in zip(self.rates, roots, strict=True)]
+        self.decays = [(decay * root / average).clamp(max=1.0) for decay, root in zip(self.decays, roots, strict=True)]
 
     def __call__(self, loss: Tensor) -> None:
         """Take a step of a loss."""
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
-            if self.decay:
-                torch._foreach_lerp_(self.parameters, self.before, self.decay)
-            torch._foreach_add_(self.parameters, gradients, alpha=-self.rate)
+            torch._foreach_lerp_(self.parameters, self.before, self.decays)
+            torch._foreach_addcmul_(self.parameters, gradients, self.rates, value=-1.0)
 
 
 def bits_per_char(bits: Tensor, unit: str = "bits/char") -> Estimate:
