@@ -3,7 +3,8 @@
 Each (task, model, seed) appends a row to ``results/autoregressive_likelihood.jsonl``; what is there is not run again.
 Runs are kept in ``runs/autoregressive``, where ``autoregressive_sampling.py`` finds a trained network.
 
-Run: ``python benchmarks/autoregressive_likelihood.py [--seeds 3] [--tasks digits fashion conditional] [--models ...]``.
+Run: ``python benchmarks/autoregressive_likelihood.py [--seeds 3] [--tasks digits fashion conditional] [--models ...]
+[--device cpu]``.
 """
 
 import argparse
@@ -16,35 +17,35 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from report import RESULTS, append_row, device_name, header, mean_cell, missing, read_rows, table, versions, write
 
 import pyrogen
 
 ROWS = RESULTS / "autoregressive_likelihood.jsonl"
 RUNS = Path(__file__).parent.parent / "runs" / "autoregressive"
 
-BINARY = "--data mnist-10k --pixels dynamic-binary --schedule cosine --ema 0.999 --compile off"
-DENSE = f"{BINARY} --batch-size 64 --epochs 60"
-CONVOLUTIONAL = f"{BINARY} --batch-size 32 --epochs 16 --learning-rate 0.003"
+BINARY = "--data mnist-10k --pixels dynamic-binary --schedule cosine --ema 0.999 --compile on"
+DENSE = f"{BINARY} --batch-size 64 --epochs 150"
+CONVOLUTIONAL = f"{BINARY} --batch-size 32 --epochs 20 --learning-rate 0.003"
+LEVELS = "--data fashion-mnist --learning-rate 0.001 --schedule cosine --ema 0.9995 --compile on"
 TASKS: dict[str, dict[str, str]] = {
     "digits": {
         "fvsbn": f"fvsbn {DENSE}",
         "nade": f"nade --hidden 500 {DENSE}",
         "made": f"made --hidden [500,500] {DENSE}",
-        "pixelcnn": f"pixelcnn --channels 32 --layers 6 {CONVOLUTIONAL}",
-        "gated-pixelcnn": f"gated-pixelcnn --channels 16 --layers 6 {CONVOLUTIONAL}",
+        "pixelcnn": f"pixelcnn --channels 64 --layers 6 {CONVOLUTIONAL}",
+        "gated-pixelcnn": f"gated-pixelcnn --channels 32 --layers 6 {CONVOLUTIONAL}",
     },
     "conditional": {
-        "gated-pixelcnn, given labels": f"gated-pixelcnn --conditional true --channels 16 --layers 6 {CONVOLUTIONAL}",
+        "gated-pixelcnn, given labels": f"gated-pixelcnn --conditional true --channels 32 --layers 6 {CONVOLUTIONAL}",
     },
     "fashion": {
-        "pixelcnn-pp": (
-            "pixelcnn-pp --data fashion-mnist --channels 32 --layers 2 --batch-size 32 --learning-rate 0.001 "
-            "--schedule cosine --ema 0.9995 --steps 5000"
-        ),
+        "1 layer": f"pixelcnn-pp --channels 32 --layers 1 --batch-size 16 --steps 12000 {LEVELS}",
+        "2 layers": f"pixelcnn-pp --channels 32 --layers 2 --batch-size 16 --steps 7000 {LEVELS}",
+        "2 layers of 64 channels": f"pixelcnn-pp --channels 64 --layers 2 --batch-size 32 --steps 12000 {LEVELS}",
     },
 }
-CLASSIFIER = "classifier --data mnist-10k --hidden [400,400] --dropout 0.3 --epochs 20"
+CLASSIFIER = "classifier --data mnist-10k --pixels dynamic-binary --hidden [400,400] --dropout 0.3 --epochs 20"
 
 
 def command(*words: str) -> dict[str, Any]:
@@ -53,17 +54,17 @@ def command(*words: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def trained(name: str, words: str, seed: int) -> tuple[str, float]:
-    """Train with one seed, or find the run; return its path and the seconds that it took."""
-    out = RUNS / f"{name}-{seed}".replace(", ", "-").replace(" ", "-")
+def trained(name: str, words: str, seed: int, device: str) -> tuple[str, float]:
+    """Train with one seed; return the path of the run and the seconds that it took."""
+    out = RUNS / f"{name}-{seed}".replace(", ", "-").replace(",", "").replace(" ", "-")
     begin = time.perf_counter()
-    command("train", *words.split(), "--seed", str(seed), "--out", str(out), "--overwrite")
+    command("train", *words.split(), "--seed", str(seed), "--device", device, "--out", str(out), "--overwrite")
     return str(out), time.perf_counter() - begin
 
 
-def measure(task: str, model: str, seed: int) -> dict[str, Any]:
+def measure(task: str, model: str, seed: int, device: str) -> dict[str, Any]:
     """Train and evaluate; of a conditional model, ask a classifier what its draws show."""
-    out, seconds = trained(model, TASKS[task][model], seed)
+    out, seconds = trained(model, TASKS[task][model], seed, device)
     metrics = command("evaluate", out)["metrics"]
     programs = pyrogen.load(out)
     row = {
@@ -76,12 +77,13 @@ def measure(task: str, model: str, seed: int) -> dict[str, Any]:
         "train_nats": -command("evaluate", out, "--split", "train")["metrics"]["log_likelihood"]["value"],
         "parameters": sum(p.numel() for p in programs.model.parameters()),
         "seconds": seconds,
+        "device": device_name(device),
     }
     return row | ({"as_asked": as_asked(programs.model, seed)} if task == "conditional" else {})
 
 
 def as_asked(model: Any, seed: int, of_each: int = 20) -> float:
-    """Draw digits of each class, and return the share that a classifier of grey digits takes for what they are."""
+    """Draw digits of each class, and return the share that a classifier of binary digits takes for what they are."""
     judge = RUNS / f"classifier-{seed}"
     if not (judge / "evaluation.json").exists():
         command("train", *CLASSIFIER.split(), "--seed", str(seed), "--out", str(judge), "--overwrite")
@@ -95,7 +97,7 @@ def as_asked(model: Any, seed: int, of_each: int = 20) -> float:
     return float((logits.argmax(-1) == y).double().mean())
 
 
-HEAD = ("model", "seeds", "test, nats", "bits/dim", "training, nats", "parameters", "seconds")
+HEAD = ("model", "seeds", "test, nats", "bits/dim", "training, nats", "parameters", "seconds", "on")
 LEADS = {
     "digits": (
         "10,000 MNIST digits, binarised anew in each epoch; 8,000 to train on, 1,000 to choose the checkpoint by, "
@@ -122,7 +124,8 @@ def report() -> None:
                 cells = [mean_cell([row[name] for row in mine], places) for name, places in figures]
                 asked = [mean_cell([row["as_asked"] for row in mine], 3)] if task == "conditional" else []
                 seconds = mean_cell([row["seconds"] for row in mine], 0)
-                lines.append([model, str(len(mine)), *cells, f"{mine[0]['parameters']:,}", seconds, *asked])
+                on = ", ".join(sorted({row["device"] for row in mine}))
+                lines.append([model, str(len(mine)), *cells, f"{mine[0]['parameters']:,}", seconds, on, *asked])
         if lines:
             head = (*HEAD, "as asked") if task == "conditional" else HEAD
             commands = "\n".join(f"- {model}: `pyrogen train {words}`" for model, words in models.items())
@@ -139,11 +142,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--models", nargs="+", default=None, help="of the tasks (default: all)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
     for task in options.tasks:
         models = [model for model in TASKS[task] if options.models is None or model in options.models]
         for of in missing(ROWS, seed=range(options.seeds), task=[task], model=models):
-            append_row(ROWS, measure(**of))
+            append_row(ROWS, measure(**of, device=options.device))
     report()
 
 
