@@ -1,8 +1,10 @@
 """What every other room asks of a program: its draws, and its importance weights."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -11,10 +13,13 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
+from pyrogen.parameters import modules_of
+from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import (
     PARTICLES,
     Generating,
     Program,
+    is_data,
     is_enumerated,
     is_latent,
     is_shared,
@@ -24,7 +29,19 @@ from pyrogen.sites import (
 )
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, plate_nesting, plate_scale, trace_pair
 
-__all__ = ["Importance", "Program", "importance", "log_weights", "renyi_bound", "shared_latents", "simulate"]
+__all__ = [
+    "Densities",
+    "Importance",
+    "Program",
+    "densities",
+    "importance",
+    "log_weights",
+    "observed_columns",
+    "per_datum",
+    "renyi_bound",
+    "shared_latents",
+    "simulate",
+]
 
 
 def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -51,6 +68,29 @@ def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         for name, site in trace.nodes.items()
         if site["type"] == "sample" and not site_is_subsample(site) and not isinstance(site["fn"], Unit)
     }
+
+
+def observed_columns(model: Program, columns: Mapping[str, Tensor]) -> dict[str, str]:
+    """Find the site at which a model observes each column of data, in whatever shape and dtype.
+
+    Returns:
+        Column to site; a column that the model only conditions on is left out.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x, y):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("target", dist.Normal(x, 1.0), obs=y)
+        >>> observed_columns(model, {"x": torch.zeros(3), "y": torch.ones(3)})
+        {'y': 'target'}
+    """
+    with rehearsal(modules_of(model).values()), torch.no_grad(), pyro.validation_enabled(False):
+        sites = [site for site in sample_sites(poutine.trace(model).get_trace(**columns)) if is_data(site)]
+    return {name: site["name"] for name, values in columns.items() for site in sites if _same(site["value"], values)}
+
+
+def _same(value: Tensor, column: Tensor) -> bool:
+    return value.numel() == column.numel() and torch.equal(value.flatten().double(), column.flatten().double())
 
 
 def shared_latents(model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Trace:
@@ -93,23 +133,47 @@ def importance(traces: Traces) -> Importance:
     Raises:
         ProgramError: where the guide enumerates a site: an enumerated draw has no importance weight.
     """
-    if any(is_enumerated(site) for site in sample_sites(traces.guide)):
-        raise ProgramError(
-            "importance weights need draws, but the guide enumerates a site; remove its infer={'enumerate': ...}, "
-            "or enumerate the site in the model alone."
-        )
+    log_p, log_q, shared = densities(traces)
     scores = [
         Term(site["cond_indep_stack"], site["score_parts"].score_function)
         for site in sample_sites(traces.guide)
         if isinstance(site["score_parts"].score_function, Tensor)
     ]
+    log_scores = per_datum(scores, traces.particle_dim, shared) + torch.zeros_like(log_p) if scores else None
+    scale = plate_scale(shared)
+    return Importance((log_p - log_q) / scale, log_scores, scale)
+
+
+class Densities(NamedTuple):
+    r"""What a model and a guide say of the guide's draws, one column a datum, scaled as their plates are.
+
+    Attributes:
+        log_p: :math:`\log p(x_n, z_{kn})`, shape ``(num_particles, batch)``.
+        log_q: :math:`\log q(z_{kn} \mid x_n)`, same shape.
+        shared: the plates that every site lies in, outermost first: a datum is an index of these.
+    """
+
+    log_p: Tensor
+    log_q: Tensor
+    shared: list[Any]
+
+
+def densities(traces: Traces) -> Densities:
+    """Add up what traces say of each particle and datum.
+
+    Raises:
+        ProgramError: where the guide enumerates a site: an enumerated draw has no importance weight.
+    """
+    if any(is_enumerated(site) for site in sample_sites(traces.guide)):
+        raise ProgramError(
+            "importance weights need draws, but the guide enumerates a site; remove its infer={'enumerate': ...}, "
+            "or enumerate the site in the model alone."
+        )
     plus, minus = model_terms(traces), guide_terms(traces)
     shared = _shared_plates(plus + minus)
-    scale = plate_scale(shared)
-    log_p = _per_datum(plus, traces.particle_dim, shared)
-    log_q = _per_datum(minus, traces.particle_dim, shared) if minus else torch.zeros_like(log_p)
-    log_scores = _per_datum(scores, traces.particle_dim, shared) + torch.zeros_like(log_p) if scores else None
-    return Importance((log_p - log_q) / scale, log_scores, scale)
+    log_p = per_datum(plus, traces.particle_dim, shared)
+    log_q = per_datum(minus, traces.particle_dim, shared) if minus else torch.zeros_like(log_p)
+    return Densities(log_p, log_q, shared)
 
 
 def _shared_plates(terms: list[Term]) -> list[Any]:
@@ -118,7 +182,7 @@ def _shared_plates(terms: list[Term]) -> list[Any]:
     return sorted(set.intersection(*plates), key=lambda frame: frame.dim) if plates else []
 
 
-def _per_datum(terms: list[Term], particle_dim: int | None, shared: list[Any]) -> Tensor:
+def per_datum(terms: list[Term], particle_dim: int | None, shared: list[Any]) -> Tensor:
     """Add the terms up to shape ``(num_particles, batch)``: the batch indexes the shared plates, the rest is summed."""
     kept = ([] if particle_dim is None else [particle_dim]) + [frame.dim for frame in shared]
     total: Tensor | float = 0.0

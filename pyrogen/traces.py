@@ -110,6 +110,7 @@ def trace_pair(
     num_particles: int,
     max_plate_nesting: int,
     learned: Learned | None = None,
+    given: Trace | None = None,
 ) -> Traces:
     r"""Draw latents from the guide, replay the model with them, and score every site of both.
 
@@ -119,6 +120,7 @@ def trace_pair(
         learned: called with the model's and the guide's trace before they are scored, to give sites of the guide the
             density that they lack. The model is replayed with views of the draws, so that its own gradient in them
             can be told from that of what the guide drew later.
+        given: values of the guide's latents, in the place of draws.
 
     Raises:
         ProgramError: where a latent site of one program is missing in the other or has another shape there, where
@@ -126,6 +128,8 @@ def trace_pair(
     """
     model, guide, nesting, particle_dim = _in_particles(model, guide, num_particles, max_plate_nesting)
     guide = poutine.enum(guide, first_available_dim=-1 - nesting)
+    if given is not None:
+        guide = poutine.replay(guide, trace=given)
     with _noting_particles(num_particles):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         if learned is not None:

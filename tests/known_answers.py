@@ -206,3 +206,39 @@ class LDA_TRUTH:
             [0.8175470552519731, 0.18245294474802667],
         ]
     )
+
+
+class ISING_TRUTH:
+    """p(s) ~ exp(J * sum over 24 bonds of s_i s_j), an open 4 x 4 lattice: the sum over 2^16 states, by J."""
+
+    LOG_Z = {0.2: 11.5815769093409, 0.4: 13.186573417462913, 0.7: 18.107568645002097}  # noqa: RUF012
+
+
+class BOLTZMANN_TRUTH:
+    """16 visible and 4 hidden units in {0, 1}: the sum over 2^4 hidden states, the visible ones summed out."""
+
+    # The inputs are arbitrary.
+    weights = 0.8 * torch.sin(1.3 * torch.arange(16.0)[:, None] + 2.1 * torch.arange(4.0)).double()
+    visible = 0.3 * torch.cos(torch.arange(16.0)).double()
+    hidden = _tensor([-0.2, 0.1, 0.3, -0.4])
+    log_z = 15.0976360850317
+    E_v = _tensor(
+        [
+            0.5987968344205021,
+            0.7002720130047683,
+            0.5381703016596797,
+            0.3002056078442937,
+            0.32209921051429485,
+            0.5867304272736396,
+            0.7230188164290097,
+            0.58182603788888,
+            0.33459778063257734,
+            0.32860643759962577,
+            0.5433271692252059,
+            0.6615464951208199,
+            0.5495231599148708,
+            0.3900029949952005,
+            0.42539473957856044,
+            0.577922016635715,
+        ]
+    )

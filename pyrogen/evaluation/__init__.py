@@ -6,6 +6,7 @@ from pyrogen.evaluation.classification import accuracy, calibration_error
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
 from pyrogen.evaluation.estimate import Estimate, mean
+from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
@@ -21,8 +22,11 @@ __all__ = [
     "Coverage",
     "Estimate",
     "PrecisionRecall",
+    "Sandwich",
     "accuracy",
+    "ais",
     "attribute_arithmetic",
+    "bdmc",
     "bits_per_char",
     "calibration_error",
     "complete",
@@ -46,6 +50,7 @@ __all__ = [
     "perplexity",
     "precision_recall",
     "simulation_based_calibration",
+    "smc",
     "spacing",
     "surprises",
     "text_distribution",

@@ -1,0 +1,187 @@
+"""The evidence of data by annealing: from below, and of simulated data from both sides."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.evaluation.annealing import anneal, anneal_back, log_mean_exp, sigmoid_schedule
+from pyrogen.evaluation.estimate import Estimate, mean
+from pyrogen.evaluation.hamiltonian import Hamiltonian, tuned
+from pyrogen.evaluation.latents import Latents
+from pyrogen.evaluation.likelihood import over
+from pyrogen.programs import observed_columns, simulate
+from pyrogen.sites import Program
+
+__all__ = ["Sandwich", "ais", "bdmc", "smc"]
+
+Batches = Iterable[Mapping[str, Tensor]]
+
+RESAMPLE_BELOW = 0.5
+"""The share of chains that must count, or they are drawn anew: the usual choice in sequential Monte Carlo."""
+
+
+class Sandwich(NamedTuple):
+    r"""What the evidence of simulated data lies between, in expectation.
+
+    Attributes:
+        lower: by annealing draws of the start to the posterior.
+        upper: by annealing the latents that the data were made of back to the start.
+        gap: upper less lower, datum by datum: a bound, in expectation, on the error of either.
+    """
+
+    lower: Estimate
+    upper: Estimate
+    gap: Estimate
+
+
+def ais(
+    model: Program,
+    batches: Batches,
+    start: Program | None = None,
+    *,
+    num_steps: int = 500,
+    num_chains: int = 16,
+    num_leapfrog: int = 10,
+) -> Estimate:
+    r"""Estimate :math:`\log p(x)` per datum by annealed importance sampling with Hamiltonian moves.
+
+    .. math:: \frac{1}{N} \sum_n \log \frac{1}{K} \sum_k w_{kn}, \qquad \mathbb{E}[w_{kn}] = p(x_n)
+
+    The path goes from ``start`` to the posterior, see :func:`~pyrogen.evaluation.annealing.anneal`; in expectation the
+    estimate is too low, and the less so the longer the path. Step sizes are found by going along it once, and are then
+    frozen: tuned on the way they would bias the weights.
+
+    Args:
+        model: a Pyro program with continuous latents, or such as it enumerates.
+        batches: dicts of keyword arguments for the programs.
+        start: a guide with a density, or the model's :func:`~pyrogen.evaluation.latents.prior` if not given. The better
+            it fits, the shorter the path need be; a prior tests a guide independently.
+        num_steps: :math:`T`, of the path.
+        num_chains: :math:`K`, for each datum; at least two.
+        num_leapfrog: steps in a move.
+
+    Returns:
+        In nats per datum, its standard error over the data.
+
+    Raises:
+        ProgramError: where the model has no latents, or a discrete one that is drawn.
+        UsageError: where a number is out of range.
+
+    References:
+        On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
+        https://arxiv.org/abs/1611.04273
+    """
+    return _annealed(model, batches, start, num_steps, num_chains, num_leapfrog, 0.0)
+
+
+def smc(
+    model: Program,
+    batches: Batches,
+    start: Program | None = None,
+    *,
+    num_steps: int = 500,
+    num_chains: int = 16,
+    num_leapfrog: int = 10,
+) -> Estimate:
+    r"""Estimate :math:`\log p(x)` per datum by sequential Monte Carlo: :func:`ais` whose chains are drawn anew.
+
+    Where fewer than half of a datum's chains count, :math:`1 / \sum_k \bar w_k^2 < K / 2`, they are drawn by their
+    weights, systematically. The arguments are those of :func:`ais`.
+
+    References:
+        Sequential Monte Carlo Samplers (Del Moral et al., 2006), https://doi.org/10.1111/j.1467-9868.2006.00553.x
+    """
+    return _annealed(model, batches, start, num_steps, num_chains, num_leapfrog, RESAMPLE_BELOW)
+
+
+def bdmc(
+    model: Program,
+    batches: Batches,
+    start: Program | None = None,
+    *,
+    num_steps: int = 500,
+    num_chains: int = 16,
+    num_leapfrog: int = 10,
+) -> Sandwich:
+    r"""Sandwich the evidence of data that the model simulates, by bidirectional Monte Carlo.
+
+    .. math::
+        \mathbb{E}\Big[\log \frac{1}{K} \sum_k w_k\Big] \le \log p(x) \le
+        \mathbb{E}\Big[-\log \frac{1}{K} \sum_k \tilde w_k\Big], \qquad x, z \sim p(x, z)
+
+    The chains back, with weights :math:`\tilde w`, begin at the :math:`z` that :math:`x` was made of, an exact draw of
+    its posterior. For data that were not simulated there is none, and so no upper bound; the gap tells how far
+    :func:`ais` can be trusted with the same settings, as far as simulated data are like them.
+
+    Args:
+        batches: dicts of keyword arguments for the programs. As many data are simulated; what the model does not
+            observe, such as labels to condition on, is kept.
+
+    The other arguments, and the errors, are those of :func:`ais`.
+
+    References:
+        Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015),
+        https://arxiv.org/abs/1511.02543
+    """
+    betas = _schedule(num_steps, num_chains, num_leapfrog)
+
+    def bounds(batch: dict[str, Tensor]) -> Tensor:
+        """Return lower and upper bounds, shape ``(data, 2)``."""
+        sites = observed_columns(model, batch)
+        if not sites:
+            raise ProgramError("the model observes none of the data that it is given: there is nothing to simulate")
+        drawn = simulate(model, **batch)
+        columns = batch | {name: drawn[site].reshape(batch[name].shape) for name, site in sites.items()}
+        path = _path(model, start, columns, betas, num_chains, num_leapfrog)
+        forth, _ = anneal(path, path.latents.draw(), betas)
+        posterior = path.latents.unbounded(
+            {name: z.expand(num_chains, *z.shape) for name, z in path.latents.among(drawn).items()}
+        )
+        back = anneal_back(path, posterior, betas)
+        return torch.stack([log_mean_exp(forth), -log_mean_exp(back)], -1)
+
+    found = over(batches, bounds, model, start)
+    lower, upper = found.unbind(-1)
+    return Sandwich(*(mean(values, "nats", num_chains) for values in (lower, upper, upper - lower)))
+
+
+def _annealed(
+    model: Program,
+    batches: Batches,
+    start: Program | None,
+    num_steps: int,
+    num_chains: int,
+    num_leapfrog: int,
+    resample_below: float,
+) -> Estimate:
+    betas = _schedule(num_steps, num_chains, num_leapfrog)
+
+    def bound(batch: dict[str, Tensor]) -> Tensor:
+        path = _path(model, start, batch, betas, num_chains, num_leapfrog)
+        return log_mean_exp(anneal(path, path.latents.draw(), betas, resample_below)[0])
+
+    return mean(over(batches, bound, model, start), "nats", num_chains)
+
+
+def _schedule(num_steps: int, num_chains: int, num_leapfrog: int) -> list[float]:
+    if num_steps < 1 or num_chains < 2 or num_leapfrog < 1:
+        raise UsageError(
+            f"the path must have at least one step, two chains and one leapfrog step, found {num_steps}, {num_chains} "
+            f"and {num_leapfrog}"
+        )
+    return sigmoid_schedule(num_steps)
+
+
+def _path(
+    model: Program,
+    start: Program | None,
+    columns: Mapping[str, Any],
+    betas: list[float],
+    num_chains: int,
+    num_leapfrog: int,
+) -> Hamiltonian:
+    latents = Latents(model, start, columns, num_chains)
+    return tuned(latents, betas, num_leapfrog)

@@ -1,0 +1,132 @@
+"""A program's latents as real numbers, for algorithms that move them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import biject_to
+
+from pyrogen.errors import ProgramError
+from pyrogen.programs import densities, per_datum
+from pyrogen.sites import Program, is_latent, sample_sites
+from pyrogen.traces import Term, draw_trace, plate_nesting, plate_scale, trace_pair
+
+__all__ = ["Latents", "State", "prior"]
+
+State = dict[str, Tensor]
+"""Real numbers by site; the first dimension is that of chains."""
+
+
+def prior(model: Program) -> Program:
+    """Return the program that draws a model's latents as the model does, and neither observes nor enumerates.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> [*poutine.trace(prior(model)).get_trace(torch.zeros(3)).stochastic_nodes]
+        ['data', 'z']
+    """
+
+    def is_hidden(site: Mapping[str, Any]) -> bool:
+        return site["type"] == "sample" and (site["is_observed"] or site["infer"].get("enumerate") == "parallel")
+
+    return poutine.block(model, hide_fn=is_hidden)
+
+
+class Latents:
+    r"""The latents of a model, drawn by a program to start from, without the bounds of their supports.
+
+    A *datum* is an index of the plates that all sites lie in. Each has its own chains, which do not depend on those of
+    others.
+
+    Args:
+        model: a Pyro program whose latents are continuous, or enumerated by itself.
+        start: a program that draws the model's latents: a guide with a density, or the model's prior if not given.
+        columns: keyword arguments of both.
+        num_chains: for each datum; at least two.
+
+    Raises:
+        ProgramError: where a latent is discrete and drawn, the programs do not pair, there is no latent, or a prior is
+            not at hand, since a latent depends on a site that the model enumerates.
+    """
+
+    def __init__(self, model: Program, start: Program | None, columns: Mapping[str, Any], num_chains: int) -> None:
+        self.model, self.start = model, prior(model) if start is None else start
+        self.columns, self.num_chains = dict(columns), num_chains
+        self.nesting = plate_nesting(model, self.start, **self.columns)
+        traces = trace_pair(model, self.start, (), self.columns, num_chains, self.nesting)
+        self.shared = densities(traces).shared
+        self.particle_dim = traces.particle_dim
+        self.sites = {site["name"]: site for site in sample_sites(traces.guide) if is_latent(site)}
+        self.transforms, self.event_dims = {}, {}
+        for site in self.sites.values():
+            fn = traces.model.nodes[site["name"]]["fn"]
+            if start is None and len(fn.batch_shape) > self.nesting + 1:
+                raise ProgramError(
+                    f"site {site['name']!r} depends on one that is enumerated, so that its prior is not at hand: give "
+                    f"a guide with a density to start from"
+                )
+            if fn.support.is_discrete:
+                raise ProgramError(
+                    f"site {site['name']!r} is discrete: its values cannot be moved along a gradient. Enumerate it in "
+                    f'the model by infer={{"enumerate": "parallel"}}'
+                )
+            transform = biject_to(fn.support)
+            self.transforms[site["name"]], self.event_dims[site["name"]] = transform, transform.domain.event_dim
+        if not self.transforms:
+            raise ProgramError("the model has no latent site to integrate out: its log_likelihood is exact")
+
+    def draw(self) -> State:
+        """Draw exactly from the program to start from."""
+        with torch.no_grad():
+            trace = draw_trace(self.start, (), self.columns, self.num_chains, self.nesting)
+        return self.unbounded({name: trace.nodes[name]["value"] for name in self.transforms})
+
+    def unbounded(self, values: Mapping[str, Tensor]) -> State:
+        """Bring values of sites, shape ``(chains, ...)``, to real numbers."""
+        return {name: transform.inv(values[name]) for name, transform in self.transforms.items()}
+
+    def among(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Pick the values of the latents that are moved, of one draw, shaped like a chain of them."""
+        return {name: values[name].reshape(site["value"].shape[1:]) for name, site in self.sites.items()}
+
+    def log_densities(self, state: State) -> tuple[Tensor, Tensor]:
+        r"""Return :math:`\log q(z) |J|` of the start and :math:`\log p(x, z) |J|`, each ``(chains, data)``, in nats."""
+        values = {name: transform(state[name]) for name, transform in self.transforms.items()}
+        given = Trace()
+        given.nodes.update({name: {**self.sites[name], "value": value} for name, value in values.items()})
+        programs = self.model, self.start
+        traces = trace_pair(*programs, (), self.columns, self.num_chains, self.nesting, given=given)
+        log_p, log_q, shared = densities(traces)
+        scale = plate_scale(shared)
+        stretched = []
+        for name, transform in self.transforms.items():
+            volume = transform.log_abs_det_jacobian(state[name], values[name])
+            stretched.append(Term(traces.guide.nodes[name]["cond_indep_stack"], volume))
+        jacobian = per_datum(stretched, self.particle_dim, self.shared)
+        return log_q / scale + jacobian, log_p / scale + jacobian
+
+    def spread(self, values: Tensor, state: State) -> State:
+        """Give every number of a state the value of its chain and datum, from shape ``(chains or 1, data)``."""
+        kept = {frame.dim: frame.size for frame in self.shared}
+        plates = [kept.get(dim, 1) for dim in range(-self.nesting, 0)]
+        return {name: values.reshape(len(values), *plates, *[1] * self.event_dims[name]) for name in state}
+
+    def total(self, terms: State) -> Tensor:
+        """Add up what belongs to a chain and datum, shape ``(chains, data)``."""
+        sums = []
+        for name, term in terms.items():
+            event_dim = self.event_dims[name]
+            sums.append(Term((), term.flatten(-event_dim).sum(-1) if event_dim else term))
+        return per_datum(sums, self.particle_dim, self.shared)
+
+    def select(self, state: State, chains: Tensor) -> State:
+        """Return the state of other chains, by their indices, shape ``(chains, data)``."""
+        index = self.spread(chains, state)
+        return {name: z.gather(0, index[name].expand_as(z)) for name, z in state.items()}
