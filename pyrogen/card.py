@@ -24,7 +24,7 @@ from pyrogen.sites import Program, is_data, is_latent, is_shared, plates_of_data
 from pyrogen.spec import DataSpec, scaled
 from pyrogen.translation import collapse, distances, figures, translations
 
-__all__ = ["accepted_columns", "bound", "evaluate", "inspect", "learned"]
+__all__ = ["Annealing", "accepted_columns", "bound", "evaluate", "inspect", "learned"]
 
 
 def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
@@ -55,6 +55,20 @@ def learned(model: Program, guide: Program | None, spec: DataSpec) -> Program:
     with rehearsal(modules_of(model, guide).values()):
         shares = bool(shared_latents(model, guide, **example).nodes)
     return poutine.replay(model, trace=shared_latents(model, guide, **example)) if shares else model
+
+
+class Annealing(NamedTuple):
+    """How the evidence of data is estimated by annealing.
+
+    Attributes:
+        num_steps: of the path from the prior to the posterior.
+        num_chains: for each datum.
+        num_data: of the split, the first ones.
+    """
+
+    num_steps: int
+    num_chains: int = 16
+    num_data: int = 100
 
 
 class Roles(NamedTuple):
@@ -189,6 +203,7 @@ def evaluate(
     objective: Objective | None = None,
     dynamic_rate: float | None = None,
     dynamic_decay: float = 0.0,
+    annealing: Annealing | None = None,
 ) -> dict[str, Estimate]:
     """Measure all that applies: exact likelihoods or bounds, bits/dim of discrete data, accuracy of labels.
 
@@ -204,15 +219,20 @@ def evaluate(
             where they are classifiers, ``critic_ece_of_…`` is of what each says of held-out samples.
         dynamic_rate: of the steps by which a model of text learns from what it has read, for a figure of its own.
         dynamic_decay: the share of the way back to where it began that it goes with each of these steps.
+        annealing: estimate the evidence of data as well, ``ais``, and that of as many that the model simulates from
+            both sides, ``ais_lower`` and ``ais_upper``.
 
     Returns:
         Figures by name, as the command line's ``--json`` calls them.
 
     Raises:
-        UsageError: where ``num_particles`` is not positive, or ``dynamic_rate`` is given and there is no text.
+        UsageError: where ``num_particles`` is not positive, ``dynamic_rate`` is given and there is no text, or
+            ``annealing`` is and the model has no latents to integrate out, datum by datum, or no density.
     """
     if num_particles < 1:
         raise UsageError(f"num_particles must be at least 1, found {num_particles}")
+    if annealing is not None and isinstance(dataset, Unpaired | Corpus | Text):
+        raise UsageError(f"the evidence is annealed where each datum has its own latents, not of {dataset.name}")
     if isinstance(dataset, Unpaired):
         return figures(translations(model, guide, dataset, split), dataset.spec)
     if isinstance(dataset, Corpus):
@@ -224,6 +244,8 @@ def evaluate(
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     of_critics = {} if objective is None else _calibration(objective, model, guide, batches)
+    if annealing is not None and (roles.is_implicit or roles.shares_latents or not roles.has_latents):
+        raise UsageError("the evidence is annealed of a model with a density whose data have their own latents")
     if roles.is_implicit or by_samples:
         return {"energy_distance": _energy_distance(model, dataset, batches, roles)} | of_critics
     particles = num_particles if roles.has_implicit_guide else max(1, num_particles // 10)
@@ -233,6 +255,8 @@ def evaluate(
         measured["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
     if objective is not None and (said := _elbo_estimate(objective, model, guide, batches)) is not None:
         measured["elbo_estimate"] = said
+    if annealing is not None:
+        measured |= _annealed(model, dataset, split, annealing)
     if list(roles.observed) == ["x"] and dataset.spec.bits_per_dim(0.0) is not None:
         measured |= {
             _in_bits[key]: value.in_bits_per_dim(dataset.spec) for key, value in measured.items() if key in _in_bits
@@ -242,7 +266,22 @@ def evaluate(
     return measured | of_critics
 
 
-_in_bits = {"log_likelihood": "bits_per_dim", "elbo": "elbo_bits_per_dim", "iwae": "iwae_bits_per_dim"}
+_in_bits = {
+    "log_likelihood": "bits_per_dim",
+    "elbo": "elbo_bits_per_dim",
+    "iwae": "iwae_bits_per_dim",
+    "ais": "ais_bits_per_dim",
+}
+
+
+def _annealed(model: Program, dataset: Dataset, split: str, annealing: Annealing) -> dict[str, Estimate]:
+    """Anneal from the prior, which knows nothing of the guide, for data and for what the model simulates."""
+    columns = {name: column[: annealing.num_data] for name, column in dataset.eval_columns(split).items()}
+    batches = Batches(columns, annealing.num_data, shuffle=False, only=accepted_columns(model, list(columns)))
+    num_steps, num_chains, _ = annealing
+    lower, upper, _ = evaluation.bdmc(model, batches, num_steps=num_steps, num_chains=num_chains)
+    of_data = evaluation.ais(model, batches, num_steps=num_steps, num_chains=num_chains)
+    return {"ais": of_data, "ais_lower": lower, "ais_upper": upper}
 
 
 VALUES = 2**19

@@ -11,7 +11,7 @@ import pyro
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
-from pyrogen.card import bound, evaluate, inspect
+from pyrogen.card import Annealing, bound, evaluate, inspect
 from pyrogen.data import Dataset, Unpaired
 from pyrogen.errors import UsageError
 from pyrogen.files import write_file
@@ -126,6 +126,11 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--num_particles", type=int, default=100, help="of the importance-weighted bound")
     parser.add_argument(
+        "--ais_steps", type=int, default=None, help="also estimate the evidence by annealing, in so many steps, say 500"
+    )
+    parser.add_argument("--ais_chains", type=int, default=16, help="for each datum, where the evidence is annealed")
+    parser.add_argument("--ais_data", type=int, default=100, help="so many of the data, where the evidence is annealed")
+    parser.add_argument(
         "--dynamic_rate", type=float, default=None, help="of text: of the steps of dynamic evaluation, such as 0.0005"
     )
     parser.add_argument(
@@ -134,6 +139,11 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
+    steps, chains, data = (options[f"ais_{name}"] for name in ("steps", "chains", "data"))
+    if chains < 2 or data < 1 or (steps is not None and steps < 1):
+        raise UsageError(
+            f"annealing takes at least one step, two chains and one datum, found {steps}, {chains} and {data}"
+        )
     run = Run.open(options["run"])
     recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     dataset = recipe.dataset_of(run.manifest)
@@ -147,6 +157,7 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         options["num_particles"],
         by_samples=objective.by_samples,
         objective=objective,
+        annealing=None if steps is None else Annealing(steps, chains, data),
         dynamic_rate=options["dynamic_rate"],
         dynamic_decay=options["dynamic_decay"],
     )

@@ -63,6 +63,33 @@ def test_json_is_exactly_one_object(capsys: pytest.CaptureFixture[str], run: Pat
     assert metrics["elbo_bits_per_dim"]["value"] == pytest.approx(-metrics["elbo"]["value"] / 64 / np.log(2))
 
 
+def test_evidence_by_annealing(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
+    words = ["--num-particles", "4", "--ais-steps", "40", "--ais-chains", "4", "--ais-data", "20", "--json"]
+    code, out, _ = pyrogen(capsys, "evaluate", str(run), *words)
+    assert code == 0
+    found = {name: figure["value"] for name, figure in json.loads(out)["metrics"].items()}
+    assert {"ais", "ais_lower", "ais_upper"} <= set(found)
+    assert found["ais_lower"] < found["ais_upper"]
+    assert ("ais_bits_per_dim" in found) == ("iwae_bits_per_dim" in found)
+
+
+@pytest.mark.parametrize(
+    ("train", "evaluate", "says"),
+    [
+        (["vae", *TINY], ["--ais-steps", "0"], "at least one step, two chains"),
+        (["classifier"], ["--ais-steps", "5"], "whose data have their own latents"),
+    ],
+)
+def test_what_has_no_evidence_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, train: list[str], evaluate: list[str], says: str
+) -> None:
+    out = str(tmp_path / "run")
+    assert pyrogen(capsys, "train", *train, "--steps", "2", "--out", out)[0] == 0
+    code, _, err = pyrogen(capsys, "evaluate", out, *evaluate)
+    assert code == 2
+    assert says in err
+
+
 def test_evaluation_is_repeatable(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     outputs = [pyrogen(capsys, "evaluate", str(run), "--num-particles", "10", "--json")[1] for _ in range(2)]
     assert outputs[0] == outputs[1]

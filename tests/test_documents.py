@@ -57,6 +57,14 @@ def test_the_page_on_topics(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"stocks", "bonds"} in [topic & {"stocks", "bonds", "cat"} for topic in topics]
 
 
+def test_the_page_on_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/likelihood.md").read_text(), re.S)
+    exec(compile(block, "docs/likelihood.md", "exec"), {})
+    exact, found, gap = map(float, capsys.readouterr().out.split())
+    assert found == pytest.approx(exact, abs=0.2)
+    assert gap < 0.3
+
+
 def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
     exec(compile(block, "docs/text.md", "exec"), {})

@@ -154,6 +154,8 @@ def test_every_model_of_images_trains_and_is_measured_on_the_device(name: str, t
     words = [*SMALL[name].split(), "--steps", "4", "--batch-size", "16", "--device", "cuda", "--out", out]
     assert main(["train", name, *words]) == 0
     assert main(["evaluate", out, "--num-particles", "2", "--device", "cuda"]) == 0
+    if name == "vae":
+        assert main(["evaluate", out, "--ais-steps", "3", "--ais-data", "5", "--device", "cuda"]) == 0
     if name != "classifier":
         assert main(["sample", out, "-n", "3", "--device", "cuda", "--out", str(tmp_path / "x.npz")]) == 0
 
