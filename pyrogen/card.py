@@ -64,11 +64,13 @@ class Annealing(NamedTuple):
         num_steps: of the path from the prior to the posterior.
         num_chains: for each datum.
         num_data: of the split, the first ones.
+        noise: the standard deviation of what is added to draws that have no density, in the units of the data.
     """
 
     num_steps: int
     num_chains: int = 16
     num_data: int = 100
+    noise: float | None = None
 
 
 class Roles(NamedTuple):
@@ -244,10 +246,15 @@ def evaluate(
     batches = _batches(model, dataset, split, batch_size)
     roles = _roles(model, batches, guide)
     of_critics = {} if objective is None else _calibration(objective, model, guide, batches)
-    if annealing is not None and (roles.is_implicit or roles.shares_latents or not roles.has_latents):
-        raise UsageError("the evidence is annealed of a model with a density whose data have their own latents")
+    if annealing is not None and (roles.shares_latents or not roles.has_latents):
+        raise UsageError("the evidence is annealed of a model whose data have their own latents")
+    if annealing is not None and roles.is_implicit != (annealing.noise is not None):
+        raise UsageError(
+            "noise gives draws a density that have none: give it, --noise, for an implicit model, and for no other"
+        )
     if roles.is_implicit or by_samples:
-        return {"energy_distance": _energy_distance(model, dataset, batches, roles)} | of_critics
+        measured = {"energy_distance": _energy_distance(model, dataset, batches, roles)} | of_critics
+        return measured if annealing is None else measured | _annealed(model, dataset, split, annealing)
     particles = num_particles if roles.has_implicit_guide else max(1, num_particles // 10)
     name, estimate = _bound(model, guide, batches, roles, particles)
     measured = {name: estimate}
@@ -277,8 +284,10 @@ _in_bits = {
 def _annealed(model: Program, dataset: Dataset, split: str, annealing: Annealing) -> dict[str, Estimate]:
     """Anneal from the prior, which knows nothing of the guide, for data and for what the model simulates."""
     columns = {name: column[: annealing.num_data] for name, column in dataset.eval_columns(split).items()}
-    batches = Batches(columns, annealing.num_data, shuffle=False, only=accepted_columns(model, list(columns)))
-    num_steps, num_chains, _ = annealing
+    only = accepted_columns(model, list(columns))
+    batches = Batches(columns, annealing.num_data, shuffle=False, only=only)
+    num_steps, num_chains, _, noise = annealing
+    model = model if noise is None else evaluation.with_noise(model, noise)
     lower, upper, _ = evaluation.bdmc(model, batches, num_steps=num_steps, num_chains=num_chains)
     of_data = evaluation.ais(model, batches, num_steps=num_steps, num_chains=num_chains)
     return {"ais": of_data, "ais_lower": lower, "ais_upper": upper}

@@ -129,6 +129,9 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         "--ais_steps", type=int, default=None, help="also estimate the evidence by annealing, in so many steps, say 500"
     )
     parser.add_argument("--ais_chains", type=int, default=16, help="for each datum, where the evidence is annealed")
+    parser.add_argument(
+        "--noise", type=float, default=None, help="its scale, where the evidence of an implicit model is annealed"
+    )
     parser.add_argument("--ais_data", type=int, default=100, help="so many of the data, where the evidence is annealed")
     parser.add_argument(
         "--dynamic_rate", type=float, default=None, help="of text: of the steps of dynamic evaluation, such as 0.0005"
@@ -157,7 +160,7 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         options["num_particles"],
         by_samples=objective.by_samples,
         objective=objective,
-        annealing=None if steps is None else Annealing(steps, chains, data),
+        annealing=None if steps is None else Annealing(steps, chains, data, options["noise"]),
         dynamic_rate=options["dynamic_rate"],
         dynamic_decay=options["dynamic_decay"],
     )

@@ -73,11 +73,23 @@ def test_evidence_by_annealing(capsys: pytest.CaptureFixture[str], run: Path, tm
     assert ("ais_bits_per_dim" in found) == ("iwae_bits_per_dim" in found)
 
 
+def test_evidence_of_an_implicit_model_under_noise(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    words = ["--latent", "2", "--hidden", "[8]", "--objective", "mmd", "--steps", "2", "--out", out]
+    assert pyrogen(capsys, "train", "generator", *words)[0] == 0
+    annealed = ["--ais-steps", "5", "--ais-chains", "2", "--ais-data", "3", "--noise", "4"]
+    code, printed, _ = pyrogen(capsys, "evaluate", out, *annealed, "--json")
+    assert code == 0
+    assert {"ais", "ais_lower", "ais_upper", "energy_distance"} == set(json.loads(printed)["metrics"])
+
+
 @pytest.mark.parametrize(
     ("train", "evaluate", "says"),
     [
         (["vae", *TINY], ["--ais-steps", "0"], "at least one step, two chains"),
         (["classifier"], ["--ais-steps", "5"], "whose data have their own latents"),
+        (["vae", *TINY], ["--ais-steps", "5", "--noise", "1"], "for an implicit model, and for no other"),
+        (["generator", "--latent", "2", "--hidden", "[8]", "--objective", "mmd"], ["--ais-steps", "5"], "--noise"),
     ],
 )
 def test_what_has_no_evidence_is_refused(

@@ -9,8 +9,9 @@ import torch
 from known_answers import BOLTZMANN_TRUTH, CONJUGATE_TRUTH, ISING_TRUTH, PPCA_TRUTH
 from torch import Tensor
 
+from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
-from pyrogen.evaluation import ais, bdmc, evaluating, smc
+from pyrogen.evaluation import ais, bdmc, evaluating, smc, with_noise
 from pyrogen.evaluation.annealing import anneal, anneal_back, log_mean_exp, sigmoid_schedule
 from pyrogen.evaluation.hamiltonian import Hamiltonian, tuned
 from pyrogen.evaluation.latents import Latents
@@ -233,6 +234,24 @@ def test_latents_within_bounds():
     exact = dist.BetaBinomial(2.0, 3.0, 10).log_prob(x) + dist.GammaPoisson(2.0, 1.0).log_prob(y)
     found = ais(model, [{"x": x, "y": y}], num_steps=60, num_chains=300, num_leapfrog=3)
     assert found.value == pytest.approx(float(exact.mean()), abs=0.05)
+
+
+def test_an_implicit_model_is_observed_under_noise():
+    """A linear one is PPCA."""
+
+    def pushed(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            mean = (W * z.unsqueeze(-2)).sum(-1) + MU
+            fn = Implicit(lambda shape: mean.expand(*shape, 5), event_shape=(5,), batch_shape=mean.shape[:-1])
+            pyro.sample("x", fn, obs=x)
+
+    found = ais(with_noise(pushed, VARIANCE**0.5), [{"x": X}], num_steps=60, num_chains=64, num_leapfrog=3)
+    assert found.value == pytest.approx(float(LOG_P.mean()), abs=0.1)
+    sandwich = bdmc(with_noise(pushed, VARIANCE**0.5), [{"x": X}], posterior, num_steps=2, num_chains=3, num_leapfrog=2)
+    assert abs(sandwich.gap.value) < 1e-9
+    with pytest.raises(UsageError, match="positive scale"):
+        with_noise(pushed, 0.0)
 
 
 def test_moves_within_bounds_keep_the_density():

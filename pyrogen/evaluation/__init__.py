@@ -10,6 +10,7 @@ from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
+from pyrogen.evaluation.observation import with_noise
 from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
@@ -57,4 +58,5 @@ __all__ = [
     "topic_diversity",
     "topic_stability",
     "uniformity",
+    "with_noise",
 ]
