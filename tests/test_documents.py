@@ -65,6 +65,14 @@ def test_the_page_on_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
     assert gap < 0.3
 
 
+def test_the_page_on_representations(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/representation.md").read_text(), re.S)
+    exec(compile(block, "docs/representation.md", "exec"), {})
+    active, right = capsys.readouterr().out.split()
+    assert 4 <= int(active) <= 16
+    assert float(right) > 0.8
+
+
 def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
     exec(compile(block, "docs/text.md", "exec"), {})

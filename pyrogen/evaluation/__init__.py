@@ -5,6 +5,15 @@ from pyrogen.evaluation.calibration import Calibration, simulation_based_calibra
 from pyrogen.evaluation.classification import accuracy, calibration_error
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
+from pyrogen.evaluation.disentanglement import (
+    DCI,
+    attribute_predictability,
+    beta_vae_score,
+    dci,
+    factor_vae_score,
+    levels_of,
+    mutual_information_gap,
+)
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
@@ -13,40 +22,53 @@ from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.observation import with_noise
 from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
+from pyrogen.evaluation.representation import Codes, active_units, encode, knn_probe, linear_probe
 from pyrogen.evaluation.samples import coverage, energy_distance, spacing
 from pyrogen.evaluation.text import bits_per_char, surprises, text_distribution
 from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
 
 __all__ = [
+    "DCI",
     "Arithmetic",
     "Calibration",
+    "Codes",
     "Coverage",
     "Estimate",
     "PrecisionRecall",
     "Sandwich",
     "accuracy",
+    "active_units",
     "ais",
     "attribute_arithmetic",
+    "attribute_predictability",
     "bdmc",
+    "beta_vae_score",
     "bits_per_char",
     "calibration_error",
     "complete",
     "coverage",
+    "dci",
     "document_completion",
     "elbo",
+    "encode",
     "energy_distance",
     "evaluating",
+    "factor_vae_score",
     "frechet_distance",
     "iwae",
     "kernel_distance",
+    "knn_probe",
     "lacks_density",
     "left_to_right",
+    "levels_of",
+    "linear_probe",
     "log_joint",
     "log_likelihood",
     "log_predictive",
     "mean",
     "mode_coverage",
     "moment_proposal",
+    "mutual_information_gap",
     "npmi",
     "perplexity",
     "precision_recall",
