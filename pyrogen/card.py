@@ -1,6 +1,7 @@
 """Every figure that applies to a fitted program."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from inspect import Parameter, signature
 from itertools import islice
 from math import ceil
@@ -284,13 +285,14 @@ _in_bits = {
 def _annealed(model: Program, dataset: Dataset, split: str, annealing: Annealing) -> dict[str, Estimate]:
     """Anneal from the prior, which knows nothing of the guide, for data and for what the model simulates."""
     columns = {name: column[: annealing.num_data] for name, column in dataset.eval_columns(split).items()}
-    only = accepted_columns(model, list(columns))
-    batches = Batches(columns, annealing.num_data, shuffle=False, only=only)
     num_steps, num_chains, _, noise = annealing
+    batch_size = max(1, VALUES // (dataset.spec.num_dims * num_chains))
+    batches = Batches(columns, batch_size, shuffle=False, only=accepted_columns(model, list(columns)))
     model = model if noise is None else evaluation.with_noise(model, noise)
     lower, upper, _ = evaluation.bdmc(model, batches, num_steps=num_steps, num_chains=num_chains)
     of_data = evaluation.ais(model, batches, num_steps=num_steps, num_chains=num_chains)
-    return {"ais": of_data, "ais_lower": lower, "ais_upper": upper}
+    unit = f"nats, {len(next(iter(columns.values())))} data"
+    return {"ais": replace(of_data, unit=unit), "ais_lower": lower, "ais_upper": upper}
 
 
 VALUES = 2**19

@@ -73,6 +73,8 @@ def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
 def observed_columns(model: Program, columns: Mapping[str, Tensor]) -> dict[str, str]:
     """Find the site at which a model observes each column of data, in whatever shape and dtype.
 
+    A site whose value lies in a column's memory observes that; of others, values are compared.
+
     Returns:
         Column to site; a column that the model only conditions on is left out.
 
@@ -86,10 +88,20 @@ def observed_columns(model: Program, columns: Mapping[str, Tensor]) -> dict[str,
     """
     with rehearsal(modules_of(model).values()), torch.no_grad(), pyro.validation_enabled(False):
         sites = [site for site in sample_sites(poutine.trace(model).get_trace(**columns)) if is_data(site)]
-    return {name: site["name"] for name, values in columns.items() for site in sites if _same(site["value"], values)}
+    found = {name: site["name"] for name, values in columns.items() for site in sites if _is(site["value"], values)}
+    others = [site for site in sites if site["name"] not in found.values()]
+    alike = {
+        name: site["name"] for name, values in columns.items() for site in others if _equals(site["value"], values)
+    }
+    return alike | found
 
 
-def _same(value: Tensor, column: Tensor) -> bool:
+def _is(value: Tensor, column: Tensor) -> bool:
+    same_memory = value.untyped_storage().data_ptr() == column.untyped_storage().data_ptr()
+    return same_memory and value.storage_offset() == column.storage_offset() and value.numel() == column.numel()
+
+
+def _equals(value: Tensor, column: Tensor) -> bool:
     return value.numel() == column.numel() and torch.equal(value.flatten().double(), column.flatten().double())
 
 

@@ -10,10 +10,10 @@ from pyrogen.evaluation import active_units, encode, knn_probe, linear_probe
 
 
 def guide(x):
-    """Three latents at one site: the datum, noise alone, and a tenth of what counts; and a fourth at another."""
+    """Three latents at one site: the datum, noise around 5, and a hundredth of the datum; and a fourth at another."""
     shared = pyro.sample("shared", dist.Normal(0.0, 1.0))
     with pyro.plate("data", len(x)):
-        loc = torch.stack([x, torch.zeros_like(x), 0.01 * x], -1) + 0 * shared.unsqueeze(-1)
+        loc = torch.stack([x, torch.full_like(x, 5.0), 0.01 * x], -1) + 0 * shared.unsqueeze(-1)
         pyro.sample("z", dist.Normal(loc, torch.tensor([0.5, 1.0, 1.0])).to_event(1))
         pyro.sample("w", dist.Normal(2 * x, 0.1))
 

@@ -8,6 +8,7 @@ from sklearn.metrics import mutual_info_score
 
 from pyrogen.errors import DataError
 from pyrogen.evaluation.disentanglement import (
+    _entropy,
     attribute_predictability,
     beta_vae_score,
     dci,
@@ -80,9 +81,15 @@ def test_a_rotated_pair_is_not_told_apart_by_what_varies_least():
 
 
 def test_what_does_not_vary_has_no_vote():
-    codes = np.concatenate([standardised(ALL), 1e-6 * RNG.normal(size=(len(ALL), 1))], 1)
-    codes[:, -1] *= np.repeat([0.0, 1.0], len(ALL) // 2)
-    assert factor_vae_score(codes, ALL, votes=600) > 0.99
+    """A code that is almost always the same is the one that varies least, whatever is held."""
+    noisy = standardised(ALL) + 0.1 * RNG.normal(size=ALL.shape)
+    spikes = 1e-3 * (np.arange(len(ALL)) % 500 == 0)[:, None]
+    assert factor_vae_score(np.concatenate([noisy, spikes], 1), ALL, votes=600) > 0.99
+
+
+def test_variances_are_those_of_codes_of_one_scale():
+    noisy = (standardised(ALL) + 0.3 * RNG.normal(size=ALL.shape)) * [4.0, 1.0, 1.0, 1.0]
+    assert factor_vae_score(noisy, ALL, votes=600) > 0.99
 
 
 def test_importance_by_trees():
@@ -99,6 +106,16 @@ def test_importance_by_trees():
     halves = np.stack([known[:, 0], known[:, 1] // 3, known[:, 1] % 3, known[:, 2]], 1)
     two = dci(halves, known)
     assert two.disentanglement > 0.98 > 0.9 > two.completeness
+
+
+def test_what_trees_learn_by_heart_is_not_told():
+    coins = RNG.integers(2, size=(900, 2))
+    assert dci(RNG.normal(size=(900, 3)), coins, num_trees=50).informativeness == pytest.approx(0.5, abs=0.07)
+
+
+def test_importance_is_spread_from_none_to_all():
+    found = _entropy(np.array([[1.0, 0.0, 0.0], [2.0, 2.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]]))
+    np.testing.assert_allclose(found, [0.0, 1.0, 1.0, np.log(2) / np.log(3)])
 
 
 def test_predictability():

@@ -1,12 +1,13 @@
 """Held to the truth: annealing, against enumerated partition functions, closed-form evidence and unbiasedness."""
 
-from math import log
+from math import e, log, pi
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from known_answers import BOLTZMANN_TRUTH, CONJUGATE_TRUTH, ISING_TRUTH, PPCA_TRUTH
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from pyrogen.distributions import Implicit
@@ -57,8 +58,8 @@ class Ising:
     def log_ratio(self, state: Tensor) -> Tensor:
         return self.coupling * ((state @ self.bonds) * state).sum(-1) / 2
 
-    def move(self, state: Tensor, beta: float, step: int, back: bool) -> Tensor:
-        for colour in (self.is_black, ~self.is_black)[:: -1 if back else 1]:
+    def move(self, state: Tensor, beta: float, step: int) -> Tensor:
+        for colour in (self.is_black, ~self.is_black):
             up = torch.sigmoid(2 * beta * self.coupling * (state @ self.bonds))
             state = torch.where(colour, 2 * torch.bernoulli(up) - 1, state)
         return state
@@ -90,9 +91,9 @@ class Machine:
     def start(self) -> Tensor:
         return torch.nn.functional.softplus(self.hidden).sum()
 
-    def move(self, state: Tensor, beta: float, step: int, back: bool) -> Tensor:
+    def move(self, state: Tensor, beta: float, step: int) -> Tensor:
         """Draw units one by one: with powers of a sum over hidden units there is no block to draw."""
-        for i in range(16)[:: -1 if back else 1]:
+        for i in range(16):
             on, off = state.clone(), state.clone()
             on[:, i], off[:, i] = 1.0, 0.0
             logit = self.visible[i] + beta * (self.log_ratio(on) - self.log_ratio(off))
@@ -126,7 +127,7 @@ def test_weights_are_unbiased_however_short_the_path():
     r"""E[w] = p(x), and E[w] = 1 / p(x) of chains back; a weight after its move, or one move too few, is neither."""
     x, log_p = X[:1], LOG_P[0]
     with evaluating():
-        path, betas = short_path(ppca, x, 40_000, 20)
+        path, betas = short_path(ppca, x, 40_000, 30)
         forth = (anneal(path, path.latents.draw(), betas)[0] - log_p).exp()
         back = (anneal_back(path, {"z": posterior_of(x).sample((40_000,))}, betas) + log_p).exp()
     for weights in (forth, back):
@@ -154,7 +155,7 @@ def test_moves_keep_the_density():
         path.step_sizes.fill_(0.55)
         state, rejected = {"z": posterior_of(x).sample((20_000,))}, 0.0
         for _ in range(10):
-            state = path.move(state, 1.0, 1, back=False)
+            state = path.move(state, 1.0, 1)
             rejected += float((~path.accepted).double().mean()) / 10
     assert 0.1 < rejected < 0.9
     white = torch.linalg.solve_triangular(
@@ -266,7 +267,7 @@ def test_moves_within_bounds_keep_the_density():
         path, _ = short_path(model, torch.zeros(1), 20_000, 1)
         state = path.latents.draw()
         for _ in range(10):
-            state = path.move(state, 0.0, 1, back=False)
+            state = path.move(state, 0.0, 1)
     bias = torch.sigmoid(state["bias"])
     assert float(path.accepted.double().mean()) > 0.5
     assert (bias.mean((0, 1)) - 0.4).abs().max() < 4 * (0.04 / 20_000) ** 0.5
@@ -308,6 +309,120 @@ def test_a_latent_that_all_data_share_makes_one_datum():
 
     found = ais(model, [{"y": CONJUGATE_TRUTH.y}], num_steps=60, num_chains=200, num_leapfrog=3)
     assert found.value == pytest.approx(CONJUGATE_TRUTH.log_evidence, abs=0.05)
+
+
+def bounded_by_another(x):
+    with pyro.plate("data", len(x)):
+        s = pyro.sample("s", dist.Uniform(1.0, 5.0))
+        z = pyro.sample("z", dist.Uniform(torch.zeros(()), s))
+        pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+
+def of_drawn_data(x):
+    with pyro.plate("data", len(x), subsample_size=2) as i:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[i])
+
+
+def of_part_of_the_data(x):
+    theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", 600, subsample=x):
+        pyro.sample("x", dist.Normal(theta, 1.0), obs=x)
+
+
+def of_cells(x):
+    with pyro.plate("rows", len(x), dim=-2), pyro.plate("columns", 5, dim=-1):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "says"),
+    [
+        (bounded_by_another, torch.ones(3), "'z' has bounds that depend on another"),
+        (of_drawn_data, torch.tensor([-6.0, 6.0, 0.0, 3.0]), "plate 'data' draws which data"),
+        (of_part_of_the_data, torch.zeros(3), "some sites are scaled"),
+        (of_cells, torch.zeros(4, 5), "20 problems of 4 data"),
+    ],
+)
+def test_a_figure_that_would_be_wrong_is_refused(model, x, says):
+    with pytest.raises(ProgramError, match=says):
+        ais(model, [{"x": x.double()}], num_steps=2, num_chains=4)
+
+
+def normal(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def with_a_point(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Delta(x))
+
+
+def within_bounds(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Uniform(torch.zeros_like(x), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (with_a_point, "'z' of the start is a point"),
+        (within_bounds, "is within Real.* and within Interval"),
+        (AutoNormal(normal), "of the start is a point, or noise"),
+    ],
+)
+def test_a_start_that_does_not_reach_all_is_refused(start, says):
+    with pytest.raises(ProgramError, match=says):
+        ais(normal, [{"x": torch.zeros(2)}], start, num_steps=2)
+
+
+def factored(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.factor("f", -50 * (z - 3) ** 2)
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def also_given(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        pyro.sample("y", dist.Normal(z, 0.1), obs=torch.full_like(x, 2.0))
+
+
+def forced(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        before = torch.nn.functional.pad(x[:, :-1], (1, 0))
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1) + before, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "says"),
+    [
+        (factored, torch.zeros(3), "pyro.factor"),
+        (also_given, torch.zeros(3), "'y' are not simulated"),
+        (forced, torch.zeros(3, 4), "'x' are not simulated"),
+    ],
+)
+def test_bounds_from_above_of_what_is_not_simulated_are_refused(model, x, says):
+    with pytest.raises(ProgramError, match=says):
+        bdmc(model, [{"x": x}], num_steps=2, num_chains=2)
+
+
+def test_a_covariate_that_happens_to_equal_the_data_is_kept():
+    def model(x, c):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + c, 1.0), obs=x)
+
+    columns = {"x": torch.zeros(2000), "c": torch.zeros(2000)}
+    found = bdmc(model, [columns], num_steps=30, num_chains=8, num_leapfrog=2)
+    entropy = 0.5 * log(2 * pi * e * 2)
+    assert found.lower.value - 3 * found.lower.stderr < -entropy < found.upper.value + 3 * found.upper.stderr
 
 
 def test_what_cannot_be_annealed_is_refused():

@@ -23,13 +23,11 @@ class Path(Protocol[State]):
     def log_ratio(self, state: State) -> Tensor:
         r"""Return :math:`\log f_1(z) - \log f_0(z)`, shape ``(chains, ...)``."""
 
-    def move(self, state: State, beta: float, step: int, back: bool) -> State:
+    def move(self, state: State, beta: float, step: int) -> State:
         r"""Move every chain, such that :math:`f_\beta` is left as it is.
 
         Args:
             step: which one on the way it is, from 1 on; what was tuned for a step depends on nothing else.
-            back: take the reversal of the move. A move in detailed balance is its own; of a sweep over sites, it is
-                the sweep in the opposite order.
         """
 
     def select(self, state: State, chains: Tensor) -> State:
@@ -86,7 +84,7 @@ def anneal(
         log_weights = added if log_weights is None else log_weights + added
         if resample_below > 0:
             log_weights, state = _resampled(path, state, log_weights, resample_below)
-        state = path.move(state, betas[step], step, back=False)
+        state = path.move(state, betas[step], step)
     assert log_weights is not None
     return log_weights, state
 
@@ -96,7 +94,7 @@ def anneal_back(path: Path[State], state: State, betas: Sequence[float]) -> Tens
 
     .. math::
         \log w = \sum_{t=T}^1 (\beta_{t-1} - \beta_t) \log \frac{f_1(z_{t-1})}{f_0(z_{t-1})}, \quad
-        z_{t-1} \sim \tilde{\mathcal{T}}_{\beta_t}(\cdot \mid z_t), \qquad \mathbb{E}[w] = Z_0 / Z_1
+        z_{t-1} \sim \mathcal{T}_{\beta_t}(\cdot \mid z_t), \qquad \mathbb{E}[w] = Z_0 / Z_1
 
     so that minus the logarithm of their mean is in expectation at least :math:`\log Z_1 / Z_0`. Only where data were
     simulated are there exact draws: the :math:`z` that a datum was made of is one.
@@ -110,7 +108,7 @@ def anneal_back(path: Path[State], state: State, betas: Sequence[float]) -> Tens
     """
     log_weights: Tensor | None = None
     for step in range(len(betas) - 1, 0, -1):
-        state = path.move(state, betas[step], step, back=True)
+        state = path.move(state, betas[step], step)
         added = (betas[step - 1] - betas[step]) * path.log_ratio(state).double()
         log_weights = added if log_weights is None else log_weights + added
     assert log_weights is not None

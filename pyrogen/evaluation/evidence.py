@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from pyro import poutine
+from pyro.distributions import Unit
+from pyro.poutine import Trace
 from torch import Tensor
 
 from pyrogen.errors import ProgramError, UsageError
@@ -12,8 +15,8 @@ from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.hamiltonian import Hamiltonian, tuned
 from pyrogen.evaluation.latents import Latents
 from pyrogen.evaluation.likelihood import over
-from pyrogen.programs import observed_columns, simulate
-from pyrogen.sites import Program
+from pyrogen.programs import observed_columns
+from pyrogen.sites import Generating, Program, is_data, is_latent, sample_sites
 
 __all__ = ["Sandwich", "ais", "bdmc", "smc"]
 
@@ -133,8 +136,9 @@ def bdmc(
         sites = observed_columns(model, batch)
         if not sites:
             raise ProgramError("the model observes none of the data that it is given: there is nothing to simulate")
-        drawn = simulate(model, **batch)
-        columns = batch | {name: drawn[site].reshape(batch[name].shape) for name, site in sites.items()}
+        drawn = poutine.trace(Generating()(model)).get_trace(**batch)
+        columns = batch | {name: drawn.nodes[site]["value"].reshape(batch[name].shape) for name, site in sites.items()}
+        _check_simulated(model, batch, columns, drawn)
         path = _path(model, start, columns, betas, num_chains, num_leapfrog)
         forth, _ = anneal(path, path.latents.draw(), betas)
         posterior = path.latents.unbounded(
@@ -143,7 +147,7 @@ def bdmc(
         back = anneal_back(path, posterior, betas)
         return torch.stack([log_mean_exp(forth), -log_mean_exp(back)], -1)
 
-    found = over(batches, bounds, model, start)
+    found = _checked(over(batches, bounds, model, start))
     lower, upper = found.unbind(-1)
     return Sandwich(*(mean(values, "nats", num_chains) for values in (lower, upper, upper - lower)))
 
@@ -163,7 +167,40 @@ def _annealed(
         path = _path(model, start, batch, betas, num_chains, num_leapfrog)
         return log_mean_exp(anneal(path, path.latents.draw(), betas, resample_below)[0])
 
-    return mean(over(batches, bound, model, start), "nats", num_chains)
+    return mean(_checked(over(batches, bound, model, start)), "nats", num_chains)
+
+
+def _checked(values: Tensor) -> Tensor:
+    if not values.isfinite().all():
+        raise ProgramError(
+            f"the evidence of {int((~values.isfinite()).sum())} of {len(values)} data is not finite: a density is "
+            f"infinite, or not a number, where a latent is at its bounds. Run the programs in double precision"
+        )
+    return values
+
+
+def _check_simulated(model: Program, batch: dict[str, Tensor], columns: dict[str, Tensor], drawn: Trace) -> None:
+    """Refuse a model whose draws are not made of what it draws alone: its latents would be no draw of a posterior.
+
+    Raises:
+        ProgramError: where there is a factor, or data that the simulation does not replace, or that it goes by.
+    """
+    if any(isinstance(site["fn"], Unit) for site in sample_sites(drawn)):
+        raise ProgramError("a model with pyro.factor draws no data: what it is conditioned on cannot be simulated")
+    latents = Trace()
+    latents.nodes.update({site["name"]: site for site in sample_sites(drawn) if is_latent(site)})
+    scored = poutine.trace(poutine.replay(model, trace=latents)).get_trace(**columns)
+    drawn.compute_log_prob()
+    scored.compute_log_prob()
+    for site in filter(is_data, sample_sites(scored)):
+        told, here = drawn.nodes[site["name"]], site["value"]
+        if not torch.equal(told["value"].reshape(here.shape).to(here.dtype), here) or not torch.allclose(
+            told["log_prob"], site["log_prob"], rtol=1e-4, atol=1e-3
+        ):
+            raise ProgramError(
+                f"data at site {site['name']!r} are not simulated: they are no argument of the model, or an argument "
+                f"that it also goes by. Bounds from above are of models that draw their data from their latents alone"
+            )
 
 
 def _schedule(num_steps: int, num_chains: int, num_leapfrog: int) -> list[float]:
@@ -184,4 +221,10 @@ def _path(
     num_leapfrog: int,
 ) -> Hamiltonian:
     latents = Latents(model, start, columns, num_chains)
+    rows = max(len(column) for column in columns.values())
+    if latents.num_data not in (1, rows):
+        raise ProgramError(
+            f"the programs make {latents.num_data} problems of {rows} data: put every site into one plate over the "
+            f"data, and what is within a datum into the event by .to_event(...)"
+        )
     return tuned(latents, betas, num_leapfrog)

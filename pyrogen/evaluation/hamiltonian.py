@@ -46,7 +46,7 @@ class Hamiltonian:
     def select(self, state: State, chains: Tensor) -> State:
         return self.latents.select(state, chains)
 
-    def move(self, state: State, beta: float, step: int, back: bool) -> State:
+    def move(self, state: State, beta: float, step: int) -> State:
         sizes = self.latents.spread(self.step_sizes[step - 1 : step], state)
         momentum = {name: torch.randn_like(z) for name, z in state.items()}
         energy, slope = self._energy(state, beta)
@@ -69,7 +69,7 @@ class Hamiltonian:
             z = {name: value.detach().requires_grad_() for name, value in state.items()}
             log_q, log_p = self.latents.log_densities(z)
             energy = -(log_q + beta * (log_p - log_q))
-            slope = torch.autograd.grad(energy.sum(), list(z.values()))
+            slope = torch.autograd.grad(energy.sum(), list(z.values()), allow_unused=True, materialize_grads=True)
         return energy.detach(), dict(zip(z, slope, strict=True))
 
     def _kinetic(self, momentum: State) -> Tensor:
@@ -86,7 +86,7 @@ def tuned(latents: Latents, betas: Sequence[float], num_leapfrog: int, first: fl
     sizes = torch.full((len(betas) - 1, log_q.shape[1]), first, dtype=log_q.dtype, device=log_q.device)
     path = Hamiltonian(latents, sizes, num_leapfrog)
     for step in range(1, len(betas)):
-        state = path.move(state, betas[step], step, back=False)
+        state = path.move(state, betas[step], step)
         assert path.accepted is not None
         grows = path.accepted.to(sizes.dtype).mean(0) > TARGET
         if step < len(sizes):

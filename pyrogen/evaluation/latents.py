@@ -1,6 +1,7 @@
 """A program's latents as real numbers, for algorithms that move them."""
 
 from collections.abc import Mapping
+from math import isclose, prod
 from typing import Any
 
 import torch
@@ -8,13 +9,19 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import biject_to
+from torch.distributions.transforms import IndependentTransform
 
 from pyrogen.errors import ProgramError
+from pyrogen.parameters import modules_of
 from pyrogen.programs import densities, per_datum
-from pyrogen.sites import Program, is_latent, sample_sites
-from pyrogen.traces import Term, draw_trace, plate_nesting, plate_scale, trace_pair
+from pyrogen.rehearsal import rehearsal
+from pyrogen.sites import Program, is_latent, is_point, sample_sites
+from pyrogen.traces import Term, draw_trace, plate_nesting, plate_scale, subsamples, trace_pair
 
 __all__ = ["Latents", "State", "prior"]
+
+RUNS = 8
+"""Runs in which a plate that draws its data is seen to do so: that all draw the same is unlikely."""
 
 State = dict[str, Tensor]
 """Real numbers by site; the first dimension is that of chains."""
@@ -52,20 +59,29 @@ class Latents:
         num_chains: for each datum; at least two.
 
     Raises:
-        ProgramError: where a latent is discrete and drawn, the programs do not pair, there is no latent, or a prior is
-            not at hand, since a latent depends on a site that the model enumerates.
+        ProgramError: where a latent is discrete and drawn, is a point at the start, has bounds that depend on another
+            or that are not those of the start, or is made of auxiliary noise; where the programs do not pair, there is
+            no latent, data are drawn anew in each run, or are scaled to stand for others while a latent is not; or
+            where a prior is not at hand, since a latent depends on a site that the model enumerates.
     """
 
     def __init__(self, model: Program, start: Program | None, columns: Mapping[str, Any], num_chains: int) -> None:
         self.model, self.start = model, prior(model) if start is None else start
         self.columns, self.num_chains = dict(columns), num_chains
         self.nesting = plate_nesting(model, self.start, **self.columns)
+        _check_subsamples(model, self.columns)
         traces = trace_pair(model, self.start, (), self.columns, num_chains, self.nesting)
+        again = trace_pair(model, self.start, (), self.columns, num_chains, self.nesting)
         self.shared = densities(traces).shared
         self.particle_dim = traces.particle_dim
         self.sites = {site["name"]: site for site in sample_sites(traces.guide) if is_latent(site)}
         self.transforms, self.event_dims = {}, {}
         for site in self.sites.values():
+            if site["infer"].get("is_auxiliary") or is_point(site["fn"]):
+                raise ProgramError(
+                    f"site {site['name']!r} of the start is a point, or noise that others are made of: start from the "
+                    f"prior, or from a guide in which every latent has a density of its own"
+                )
             fn = traces.model.nodes[site["name"]]["fn"]
             if start is None and len(fn.batch_shape) > self.nesting + 1:
                 raise ProgramError(
@@ -78,9 +94,29 @@ class Latents:
                     f'the model by infer={{"enumerate": "parallel"}}'
                 )
             transform = biject_to(fn.support)
+            if not _alike(transform, biject_to(again.model.nodes[site["name"]]["fn"].support)):
+                raise ProgramError(
+                    f"site {site['name']!r} has bounds that depend on another latent: write it as a function of one "
+                    f"that has none"
+                )
+            if not _alike(transform, biject_to(site["fn"].support)):
+                raise ProgramError(
+                    f"site {site['name']!r} is within {fn.support} in the model and within {site['fn'].support} in the "
+                    f"start: the start must reach all that the model does, and no more"
+                )
             self.transforms[site["name"]], self.event_dims[site["name"]] = transform, transform.domain.event_dim
+        scales = {float(s["scale"]) for t in (traces.model, traces.guide) for s in sample_sites(t) if _is_scored(s)}
+        if not all(isclose(scale, plate_scale(self.shared), rel_tol=1e-6) for scale in scales):
+            raise ProgramError(
+                "some sites are scaled, to stand for more data than there are, and others are not: pass all data"
+            )
         if not self.transforms:
             raise ProgramError("the model has no latent site to integrate out: its log_likelihood is exact")
+
+    @property
+    def num_data(self) -> int:
+        """How many problems there are: of a latent that all data share, one."""
+        return prod(frame.size for frame in self.shared)
 
     def draw(self) -> State:
         """Draw exactly from the program to start from."""
@@ -92,9 +128,9 @@ class Latents:
         """Bring values of sites, shape ``(chains, ...)``, to real numbers."""
         return {name: transform.inv(values[name]) for name, transform in self.transforms.items()}
 
-    def among(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def among(self, drawn: Trace) -> dict[str, Tensor]:
         """Pick the values of the latents that are moved, of one draw, shaped like a chain of them."""
-        return {name: values[name].reshape(site["value"].shape[1:]) for name, site in self.sites.items()}
+        return {name: drawn.nodes[name]["value"].reshape(site["value"].shape[1:]) for name, site in self.sites.items()}
 
     def log_densities(self, state: State) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\log q(z) |J|` of the start and :math:`\log p(x, z) |J|`, each ``(chains, data)``, in nats."""
@@ -130,3 +166,35 @@ class Latents:
         """Return the state of other chains, by their indices, shape ``(chains, data)``."""
         index = self.spread(chains, state)
         return {name: z.gather(0, index[name].expand_as(z)) for name, z in state.items()}
+
+
+def _is_scored(site: Mapping[str, Any]) -> bool:
+    """Tell whether a trace's site has a probability: not ``pyro.deterministic`` and its kind."""
+    return not site["infer"].get("_deterministic")
+
+
+def _alike(first: Any, second: Any) -> bool:
+    """Tell whether two transforms to a support are the same, with the same bounds."""
+    while isinstance(first, IndependentTransform):
+        first = first.base_transform
+    while isinstance(second, IndependentTransform):
+        second = second.base_transform
+    return bool(first == second)
+
+
+def _check_subsamples(model: Program, columns: Mapping[str, Any]) -> None:
+    """Refuse plates that draw which data they are of.
+
+    Raises:
+        ProgramError: where there is one.
+    """
+    with rehearsal(modules_of(model).values()), torch.no_grad():
+        first = subsamples(poutine.trace(model).get_trace(**columns)).nodes
+        parts = [name for name, site in first.items() if len(site["value"]) < site["fn"].size]
+        again = [subsamples(poutine.trace(model).get_trace(**columns)).nodes for _ in range(RUNS if parts else 0)]
+    for name in parts:
+        if not all(torch.equal(first[name]["value"], nodes[name]["value"]) for nodes in again):
+            raise ProgramError(
+                f"plate {name!r} draws which data it is of, others in every run: pass the data of a batch, with "
+                f"pyro.plate({name!r}, size, subsample=x)"
+            )
