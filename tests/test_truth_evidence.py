@@ -253,6 +253,8 @@ def test_an_implicit_model_is_observed_under_noise():
     assert abs(sandwich.gap.value) < 1e-9
     with pytest.raises(UsageError, match="positive scale"):
         with_noise(pushed, 0.0)
+    with pytest.raises(ProgramError, match="no implicit site"):
+        with_noise(ppca, 1.0)(X)
 
 
 def test_moves_within_bounds_keep_the_density():
@@ -309,6 +311,8 @@ def test_a_latent_that_all_data_share_makes_one_datum():
 
     found = ais(model, [{"y": CONJUGATE_TRUTH.y}], num_steps=60, num_chains=200, num_leapfrog=3)
     assert found.value == pytest.approx(CONJUGATE_TRUTH.log_evidence, abs=0.05)
+    with pytest.raises(ProgramError, match="Pass them all at once"):
+        ais(model, [{"y": CONJUGATE_TRUTH.y[:3]}, {"y": CONJUGATE_TRUTH.y[3:]}], num_steps=2)
 
 
 def bounded_by_another(x):

@@ -1,6 +1,6 @@
 """The evidence of data by annealing: from below, and of simulated data from both sides."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -147,7 +147,8 @@ def bdmc(
         back = anneal_back(path, posterior, betas)
         return torch.stack([log_mean_exp(forth), -log_mean_exp(back)], -1)
 
-    found = _checked(over(batches, bounds, model, start))
+    batches = list(batches)
+    found = _checked(over(batches, bounds, model, start), batches)
     lower, upper = found.unbind(-1)
     return Sandwich(*(mean(values, "nats", num_chains) for values in (lower, upper, upper - lower)))
 
@@ -167,10 +168,21 @@ def _annealed(
         path = _path(model, start, batch, betas, num_chains, num_leapfrog)
         return log_mean_exp(anneal(path, path.latents.draw(), betas, resample_below)[0])
 
-    return mean(_checked(over(batches, bound, model, start)), "nats", num_chains)
+    batches = list(batches)
+    return mean(_checked(over(batches, bound, model, start), batches), "nats", num_chains)
 
 
-def _checked(values: Tensor) -> Tensor:
+def _checked(values: Tensor, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Refuse figures that are not finite, and those of batches whose data are one datum: they would be averaged.
+
+    Raises:
+        ProgramError: where there are such.
+    """
+    if 1 < len(values) < sum(_rows(batch) for batch in batches):
+        raise ProgramError(
+            f"{len(batches)} batches have {len(values)} evidences: data that share a latent, or a site outside of "
+            f"their plate, are one datum. Pass them all at once, as one batch"
+        )
     if not values.isfinite().all():
         raise ProgramError(
             f"the evidence of {int((~values.isfinite()).sum())} of {len(values)} data is not finite: a density is "
@@ -203,6 +215,10 @@ def _check_simulated(model: Program, batch: dict[str, Tensor], columns: dict[str
             )
 
 
+def _rows(columns: Mapping[str, Any]) -> int:
+    return max(len(column) for column in columns.values())
+
+
 def _schedule(num_steps: int, num_chains: int, num_leapfrog: int) -> list[float]:
     if num_steps < 1 or num_chains < 2 or num_leapfrog < 1:
         raise UsageError(
@@ -221,7 +237,7 @@ def _path(
     num_leapfrog: int,
 ) -> Hamiltonian:
     latents = Latents(model, start, columns, num_chains)
-    rows = max(len(column) for column in columns.values())
+    rows = _rows(columns)
     if latents.num_data not in (1, rows):
         raise ProgramError(
             f"the programs make {latents.num_data} problems of {rows} data: put every site into one plate over the "

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 from pyro.poutine.messenger import Messenger
 
 from pyrogen.distributions import is_implicit
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.sites import Program
 
 __all__ = ["with_noise"]
@@ -18,10 +18,17 @@ class Noise(Messenger):
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
+        self.has_met_one = False
+
+    def __exit__(self, kind: Any, value: Any, traceback: Any) -> None:
+        super().__exit__(kind, value, traceback)
+        if kind is None and not self.has_met_one:
+            raise ProgramError("noise gives draws a density that have none, and the model has no implicit site")
 
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         fn = msg["fn"]
         if is_implicit(fn):
+            self.has_met_one = True
             msg["fn"] = dist.Normal(fn.rsample(), self.scale).to_event(fn.event_dim)
 
 
@@ -39,6 +46,7 @@ def with_noise(model: Program, scale: float) -> Program:
 
     Raises:
         UsageError: where the scale is not positive.
+        ProgramError: at the first run, where there is no implicit site.
 
     References:
         On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
