@@ -18,6 +18,20 @@ def guide(x):
         pyro.sample("w", dist.Normal(2 * x, 0.1))
 
 
+def guide_of_groups(x):
+    """Two latents for each datum, in a plate outside of the data's."""
+    with pyro.plate("group", 2, dim=-2), pyro.plate("data", len(x), dim=-1):
+        pyro.sample("z", dist.Normal(torch.stack([x, -3 * x]), 0.1))
+
+
+def test_data_are_rows_wherever_their_plate_is():
+    pyro.set_rng_seed(0)
+    x = torch.linspace(-2, 2, 30)
+    codes = encode(guide_of_groups, [{"x": x}], num_draws=500)
+    wanted = torch.stack([x, -3 * x], 1).double()
+    torch.testing.assert_close(codes.mean, wanted, atol=5 * 0.1 / 500**0.5, rtol=0)
+
+
 def batches():
     x = torch.linspace(-2, 2, 400)
     return [{"x": part} for part in x.split(150)], x

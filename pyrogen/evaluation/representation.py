@@ -53,12 +53,12 @@ def encode(guide: Program, batches: Batches, num_draws: int = 32) -> Codes:
     def moments(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         columns, count = dict[str, Any](batch), len(next(iter(batch.values())))
         trace = draw_trace(guide, (), columns, num_draws, plate_nesting(guide, guide, **columns))
-        draws = [
-            site["value"].reshape(num_draws, count, -1)
-            for site in filter(is_latent, sample_sites(trace))
-            if not site["infer"].get("is_auxiliary")
-            and any(f.vectorized and f.name != PARTICLES and f.size == count for f in site["cond_indep_stack"])
-        ]
+        draws = []
+        for site in filter(is_latent, sample_sites(trace)):
+            dims = [f.dim for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES and f.size == count]
+            if dims and not site["infer"].get("is_auxiliary"):
+                by_datum = site["value"].movedim(max(dims) - site["fn"].event_dim, 1)
+                draws.append(by_datum.reshape(num_draws, count, -1))
         if not draws:
             raise ProgramError("the guide draws no latent datum by datum: there is nothing to call a representation")
         values = torch.cat(draws, -1).double()
