@@ -205,6 +205,14 @@ def test_simulated_data_are_sandwiched():
     assert sandwich.upper.value + 3 * sandwich.upper.stderr > -entropy
 
 
+def test_too_short_a_path_has_loose_bounds_and_no_wrong_ones():
+    """The way back begins at the latents that data were made of: from anywhere else the upper bound is none."""
+    sandwich = bdmc(ppca, [{"x": torch.zeros(500, 5)}], num_steps=2, num_chains=2, num_leapfrog=1)
+    entropy = float(dist.MultivariateNormal(torch.zeros(5), W @ W.T + VARIANCE * torch.eye(5)).entropy())
+    assert sandwich.lower.value + 3 * sandwich.lower.stderr < -entropy
+    assert sandwich.upper.value - 3 * sandwich.upper.stderr > -entropy
+
+
 def test_more_chains_close_the_gap():
     batch = {"x": torch.zeros(100, 5)}
     gaps = []
