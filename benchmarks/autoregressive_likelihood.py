@@ -8,16 +8,14 @@ Run: ``python benchmarks/autoregressive_likelihood.py [--seeds 3] [--tasks digit
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from report import RESULTS, append_row, device_name, header, mean_cell, missing, read_rows, table, versions, write
+from command_line import command
+from report import RESULTS, append_row, header, machine, mean_cell, missing, read_rows, table, versions, write
 
 import pyrogen
 
@@ -48,12 +46,6 @@ TASKS: dict[str, dict[str, str]] = {
 CLASSIFIER = "classifier --data mnist-10k --pixels dynamic-binary --hidden [400,400] --dropout 0.3 --epochs 20"
 
 
-def command(*words: str) -> dict[str, Any]:
-    """Run a command and return the object that it prints."""
-    done = subprocess.run([sys.executable, "-m", "pyrogen", *words, "--json"], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
-
-
 def trained(name: str, words: str, seed: int, device: str) -> tuple[str, float]:
     """Train with one seed; return the path of the run and the seconds that it took."""
     out = RUNS / f"{name}-{seed}".replace(", ", "-").replace(",", "").replace(" ", "-")
@@ -77,7 +69,7 @@ def measure(task: str, model: str, seed: int, device: str) -> dict[str, Any]:
         "train_nats": -command("evaluate", out, "--split", "train")["metrics"]["log_likelihood"]["value"],
         "parameters": sum(p.numel() for p in programs.model.parameters()),
         "seconds": seconds,
-        "device": device_name(device),
+        "device": torch.cuda.get_device_name(device) if device == "cuda" else machine(),
     }
     return row | ({"as_asked": as_asked(programs.model, seed)} if task == "conditional" else {})
 

@@ -12,12 +12,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
-
 __all__ = [
     "RESULTS",
     "append_row",
-    "device_name",
     "header",
     "machine",
     "mean_cell",
@@ -40,16 +37,6 @@ def machine() -> str:
     """
     cores = os.cpu_count() or 1
     return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}, {platform.system()} {platform.machine()}"
-
-
-def device_name(device: str) -> str:
-    """Name what a device is, for a column of rows that were measured on several machines.
-
-    Example:
-        >>> device_name("cpu") == machine()
-        True
-    """
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else machine()
 
 
 def _processor() -> str:

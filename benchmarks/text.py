@@ -8,13 +8,11 @@ Run: ``python benchmarks/text.py [--seeds 3] [--models NAME ...] [--device cpu]`
 
 import argparse
 import bz2
-import json
 import lzma
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from command_line import command
 from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
 
 import pyrogen
@@ -35,12 +33,6 @@ MODELS = {
 }
 RATE, DECAY = 0.0003, 0.002
 """Of dynamic evaluation, chosen on the first 30,000 characters of the validation split."""
-
-
-def command(*words: str) -> dict[str, Any]:
-    """Run a command and return the object that it prints."""
-    done = subprocess.run([sys.executable, "-m", "pyrogen", *words, "--json"], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
 
 
 def measure(model: str, seed: int, device: str) -> dict[str, Any]:

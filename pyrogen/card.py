@@ -1,7 +1,7 @@
 """Every figure that applies to a fitted program."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from itertools import islice
 from math import ceil
@@ -16,10 +16,11 @@ from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, evaluating
+from pyrogen.evaluation.evidence import check_lengths
 from pyrogen.evaluation.likelihood import of_each, over
 from pyrogen.inference import Objective
 from pyrogen.parameters import first_device, modules_of
-from pyrogen.programs import shared_latents, simulate
+from pyrogen.programs import observed_columns, shared_latents, simulate
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, is_latent, is_shared, plates_of_data
 from pyrogen.spec import DataSpec, scaled
@@ -58,7 +59,8 @@ def learned(model: Program, guide: Program | None, spec: DataSpec) -> Program:
     return poutine.replay(model, trace=shared_latents(model, guide, **example)) if shares else model
 
 
-class Annealing(NamedTuple):
+@dataclass(frozen=True)
+class Annealing:
     """How the evidence of data is estimated by annealing.
 
     Attributes:
@@ -66,12 +68,20 @@ class Annealing(NamedTuple):
         num_chains: for each datum.
         num_data: of the split, the first ones.
         noise: the standard deviation of what is added to draws that have no density, in the units of the data.
+
+    Raises:
+        UsageError: where a number is out of range.
     """
 
     num_steps: int
     num_chains: int = 16
     num_data: int = 100
     noise: float | None = None
+
+    def __post_init__(self) -> None:
+        check_lengths(self.num_steps, self.num_chains)
+        if self.num_data < 1:
+            raise UsageError(f"the evidence is annealed of at least one datum, found {self.num_data}")
 
 
 class Roles(NamedTuple):
@@ -284,14 +294,12 @@ _in_bits = {
 
 def _annealed(model: Program, dataset: Dataset, split: str, annealing: Annealing) -> dict[str, Estimate]:
     """Anneal from the prior, which knows nothing of the guide, for data and for what the model simulates."""
-    columns = {name: column[: annealing.num_data] for name, column in dataset.eval_columns(split).items()}
-    num_steps, num_chains, _, noise = annealing
-    batch_size = max(1, VALUES // (dataset.spec.num_dims * num_chains))
-    batches = Batches(columns, batch_size, shuffle=False, only=accepted_columns(model, list(columns)))
-    model = model if noise is None else evaluation.with_noise(model, noise)
+    num_steps, num_chains = annealing.num_steps, annealing.num_chains
+    batches = _batches(model, dataset, split, annealing.num_data, annealing.num_data, num_chains)
+    model = model if annealing.noise is None else evaluation.with_noise(model, annealing.noise)
     lower, upper, _ = evaluation.bdmc(model, batches, num_steps=num_steps, num_chains=num_chains)
     of_data = evaluation.ais(model, batches, num_steps=num_steps, num_chains=num_chains)
-    unit = f"nats, {len(next(iter(columns.values())))} data"
+    unit = f"nats, {min(annealing.num_data, dataset.num_data(split))} data"
     return {"ais": replace(of_data, unit=unit), "ais_lower": lower, "ais_upper": upper}
 
 
@@ -299,10 +307,14 @@ VALUES = 2**19
 """Values in one pass of the programs: a bound on memory, where a datum is a second of sound."""
 
 
-def _batches(model: Program, dataset: Dataset, split: str, batch_size: int) -> Batches:
+def _batches(
+    model: Program, dataset: Dataset, split: str, batch_size: int, num_data: int | None = None, copies: int = 1
+) -> Batches:
+    """Go through a split, or its first data, of each of which the programs make so many copies."""
     columns = dataset.eval_columns(split)  # the same values in every pass, of training data as well
+    columns = {name: column[:num_data] for name, column in columns.items()}
     only = accepted_columns(model, list(columns))
-    batch_size = min(batch_size, max(1, VALUES // dataset.spec.num_dims))
+    batch_size = min(batch_size, max(1, VALUES // (dataset.spec.num_dims * copies)))
     return Batches(columns, batch_size, shuffle=False, only=only, name=f"{dataset.name}, {split} split")
 
 
@@ -338,12 +350,8 @@ def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Ro
         has_implicit_guide = evaluation.lacks_density(guide, first)
     hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
     plates = plates_of_data(sites.values())
-    observed = {
-        column: name
-        for column, values in first.items()
-        for name, site in sites.items()
-        if is_data(site) and (_same(site["value"], values) or (is_implicit(site["fn"]) and name == column))
-    }
+    implicit = {name: name for name in first.keys() & sites.keys() if is_implicit(sites[name]["fn"])}
+    observed = observed_columns(sites.values(), first) | implicit
     return Roles(
         observed,
         bool(hidden),
@@ -351,8 +359,3 @@ def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Ro
         any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)),
         has_implicit_guide,
     )
-
-
-def _same(value: Tensor, column: Tensor) -> bool:
-    """Tell whether a site observes a column, in whatever shape and dtype."""
-    return value.numel() == column.numel() and torch.equal(value.flatten().double(), column.flatten().double())

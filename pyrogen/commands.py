@@ -142,11 +142,8 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
-    steps, chains, data = (options[f"ais_{name}"] for name in ("steps", "chains", "data"))
-    if chains < 2 or data < 1 or (steps is not None and steps < 1):
-        raise UsageError(
-            f"annealing takes at least one step, two chains and one datum, found {steps}, {chains} and {data}"
-        )
+    steps, *lengths = (options[name] for name in ("ais_steps", "ais_chains", "ais_data", "noise"))
+    annealing = None if steps is None else Annealing(steps, *lengths)
     run = Run.open(options["run"])
     recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     dataset = recipe.dataset_of(run.manifest)
@@ -160,7 +157,7 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         options["num_particles"],
         by_samples=objective.by_samples,
         objective=objective,
-        annealing=None if steps is None else Annealing(steps, chains, data, options["noise"]),
+        annealing=annealing,
         dynamic_rate=options["dynamic_rate"],
         dynamic_decay=options["dynamic_decay"],
     )

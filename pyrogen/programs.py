@@ -1,10 +1,9 @@
 """What every other room asks of a program: its draws, and its importance weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -13,8 +12,6 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrogen.errors import ProgramError
-from pyrogen.parameters import modules_of
-from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import (
     PARTICLES,
     Generating,
@@ -70,10 +67,14 @@ def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
     }
 
 
-def observed_columns(model: Program, columns: Mapping[str, Tensor]) -> dict[str, str]:
+def observed_columns(sites: Iterable[Mapping[str, Any]], columns: Mapping[str, Tensor]) -> dict[str, str]:
     """Find the site at which a model observes each column of data, in whatever shape and dtype.
 
     A site whose value lies in a column's memory observes that; of others, values are compared.
+
+    Args:
+        sites: of a trace of the model that was called with the columns.
+        columns: its keyword arguments.
 
     Returns:
         Column to site; a column that the model only conditions on is left out.
@@ -83,13 +84,13 @@ def observed_columns(model: Program, columns: Mapping[str, Tensor]) -> dict[str,
         >>> def model(x, y):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("target", dist.Normal(x, 1.0), obs=y)
-        >>> observed_columns(model, {"x": torch.zeros(3), "y": torch.ones(3)})
+        >>> columns = {"x": torch.zeros(3), "y": torch.ones(3)}
+        >>> observed_columns(sample_sites(poutine.trace(model).get_trace(**columns)), columns)
         {'y': 'target'}
     """
-    with rehearsal(modules_of(model).values()), torch.no_grad(), pyro.validation_enabled(False):
-        sites = [site for site in sample_sites(poutine.trace(model).get_trace(**columns)) if is_data(site)]
-    found = {name: site["name"] for name, values in columns.items() for site in sites if _is(site["value"], values)}
-    others = [site for site in sites if site["name"] not in found.values()]
+    data = list(filter(is_data, sites))
+    found = {name: site["name"] for name, values in columns.items() for site in data if _is(site["value"], values)}
+    others = [site for site in data if site["name"] not in found.values()]
     alike = {
         name: site["name"] for name, values in columns.items() for site in others if _equals(site["value"], values)
     }

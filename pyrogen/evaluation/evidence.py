@@ -1,6 +1,6 @@
 """The evidence of data by annealing: from below, and of simulated data from both sides."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,9 @@ from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.hamiltonian import Hamiltonian, tuned
 from pyrogen.evaluation.latents import Latents
 from pyrogen.evaluation.likelihood import over
+from pyrogen.parameters import modules_of
 from pyrogen.programs import observed_columns
+from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Generating, Program, is_data, is_latent, sample_sites
 
 __all__ = ["Sandwich", "ais", "bdmc", "smc"]
@@ -77,7 +79,7 @@ def ais(
         On the Quantitative Analysis of Decoder-Based Generative Models (Wu et al., 2017),
         https://arxiv.org/abs/1611.04273
     """
-    return _annealed(model, batches, start, num_steps, num_chains, num_leapfrog, 0.0)
+    return _annealed(Way(model, start, num_steps, num_chains, num_leapfrog), batches, 0.0)
 
 
 def smc(
@@ -97,7 +99,7 @@ def smc(
     References:
         Sequential Monte Carlo Samplers (Del Moral et al., 2006), https://doi.org/10.1111/j.1467-9868.2006.00553.x
     """
-    return _annealed(model, batches, start, num_steps, num_chains, num_leapfrog, RESAMPLE_BELOW)
+    return _annealed(Way(model, start, num_steps, num_chains, num_leapfrog), batches, RESAMPLE_BELOW)
 
 
 def bdmc(
@@ -129,69 +131,94 @@ def bdmc(
         Sandwiching the marginal likelihood using bidirectional Monte Carlo (Grosse et al., 2015),
         https://arxiv.org/abs/1511.02543
     """
-    betas = _schedule(num_steps, num_chains, num_leapfrog)
+    way = Way(model, start, num_steps, num_chains, num_leapfrog)
 
     def bounds(batch: dict[str, Tensor]) -> Tensor:
         """Return lower and upper bounds, shape ``(data, 2)``."""
-        sites = observed_columns(model, batch)
+        with rehearsal(modules_of(model).values()):
+            sites = observed_columns(sample_sites(poutine.trace(model).get_trace(**batch)), batch)
         if not sites:
             raise ProgramError("the model observes none of the data that it is given: there is nothing to simulate")
         drawn = poutine.trace(Generating()(model)).get_trace(**batch)
         columns = batch | {name: drawn.nodes[site]["value"].reshape(batch[name].shape) for name, site in sites.items()}
-        _check_simulated(model, batch, columns, drawn)
-        path = _path(model, start, columns, betas, num_chains, num_leapfrog)
-        forth, _ = anneal(path, path.latents.draw(), betas)
-        posterior = path.latents.unbounded(
-            {name: z.expand(num_chains, *z.shape) for name, z in path.latents.among(drawn).items()}
-        )
-        back = anneal_back(path, posterior, betas)
+        _check_simulated(model, columns, drawn)
+        path = way.path(columns)
+        forth, _ = anneal(path, path.latents.draw(), way.betas)
+        back = anneal_back(path, path.latents.copies(drawn), way.betas)
         return torch.stack([log_mean_exp(forth), -log_mean_exp(back)], -1)
 
-    batches = list(batches)
-    found = _checked(over(batches, bounds, model, start), batches)
-    lower, upper = found.unbind(-1)
+    lower, upper = way.over(batches, bounds).unbind(-1)
     return Sandwich(*(mean(values, "nats", num_chains) for values in (lower, upper, upper - lower)))
 
 
-def _annealed(
-    model: Program,
-    batches: Batches,
-    start: Program | None,
-    num_steps: int,
-    num_chains: int,
-    num_leapfrog: int,
-    resample_below: float,
-) -> Estimate:
-    betas = _schedule(num_steps, num_chains, num_leapfrog)
-
-    def bound(batch: dict[str, Tensor]) -> Tensor:
-        path = _path(model, start, batch, betas, num_chains, num_leapfrog)
-        return log_mean_exp(anneal(path, path.latents.draw(), betas, resample_below)[0])
-
-    batches = list(batches)
-    return mean(_checked(over(batches, bound, model, start), batches), "nats", num_chains)
-
-
-def _checked(values: Tensor, batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """Refuse figures that are not finite, and those of batches whose data are one datum: they would be averaged.
+class Way:
+    """How far, with how many chains and between which programs is annealed.
 
     Raises:
-        ProgramError: where there are such.
+        UsageError: where a number is out of range.
     """
-    if 1 < len(values) < sum(_rows(batch) for batch in batches):
-        raise ProgramError(
-            f"{len(batches)} batches have {len(values)} evidences: data that share a latent, or a site outside of "
-            f"their plate, are one datum. Pass them all at once, as one batch"
-        )
-    if not values.isfinite().all():
-        raise ProgramError(
-            f"the evidence of {int((~values.isfinite()).sum())} of {len(values)} data is not finite: a density is "
-            f"infinite, or not a number, where a latent is at its bounds. Run the programs in double precision"
-        )
-    return values
+
+    def __init__(
+        self, model: Program, start: Program | None, num_steps: int, num_chains: int, num_leapfrog: int
+    ) -> None:
+        check_lengths(num_steps, num_chains, num_leapfrog)
+        self.model, self.start, self.num_chains, self.num_leapfrog = model, start, num_chains, num_leapfrog
+        self.betas = sigmoid_schedule(num_steps)
+
+    def path(self, columns: Mapping[str, Any]) -> Hamiltonian:
+        """Return the path for some data, with moves that are tuned."""
+        latents = Latents(self.model, self.start, columns, self.num_chains)
+        rows = _rows(columns)
+        if latents.num_data not in (1, rows):
+            raise ProgramError(
+                f"the programs make {latents.num_data} problems of {rows} data: put every site into one plate over the "
+                f"data, and what is within a datum into the event by .to_event(...)"
+            )
+        return tuned(latents, self.betas, self.num_leapfrog)
+
+    def over(self, batches: Batches, evidence: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
+        """Concatenate the evidences of each batch.
+
+        Raises:
+            ProgramError: where one is not finite, or several batches are one datum each: they would be averaged.
+        """
+        batches = list(batches)
+        values = over(batches, evidence, self.model, self.start)
+        if 1 < len(values) < sum(map(_rows, batches)):
+            raise ProgramError(
+                f"{len(batches)} batches have {len(values)} evidences: data that share a latent, or a site outside of "
+                f"their plate, are one datum. Pass them all at once, as one batch"
+            )
+        if not values.isfinite().all():
+            raise ProgramError(
+                f"the evidence of {int((~values.isfinite()).sum())} of {len(values)} data is not finite: a density is "
+                f"infinite, or not a number, where a latent is at its bounds. Run the programs in double precision"
+            )
+        return values
 
 
-def _check_simulated(model: Program, batch: dict[str, Tensor], columns: dict[str, Tensor], drawn: Trace) -> None:
+def check_lengths(num_steps: int, num_chains: int, num_leapfrog: int = 1) -> None:
+    """Refuse a path that is none.
+
+    Raises:
+        UsageError: where a number is out of range.
+    """
+    if num_steps < 1 or num_chains < 2 or num_leapfrog < 1:
+        raise UsageError(
+            f"the path must have at least one step, two chains and one leapfrog step, found {num_steps}, {num_chains} "
+            f"and {num_leapfrog}"
+        )
+
+
+def _annealed(way: Way, batches: Batches, resample_below: float) -> Estimate:
+    def bound(batch: dict[str, Tensor]) -> Tensor:
+        path = way.path(batch)
+        return log_mean_exp(anneal(path, path.latents.draw(), way.betas, resample_below)[0])
+
+    return mean(way.over(batches, bound), "nats", way.num_chains)
+
+
+def _check_simulated(model: Program, columns: dict[str, Tensor], drawn: Trace) -> None:
     """Refuse a model whose draws are not made of what it draws alone: its latents would be no draw of a posterior.
 
     Raises:
@@ -217,30 +244,3 @@ def _check_simulated(model: Program, batch: dict[str, Tensor], columns: dict[str
 
 def _rows(columns: Mapping[str, Any]) -> int:
     return max(len(column) for column in columns.values())
-
-
-def _schedule(num_steps: int, num_chains: int, num_leapfrog: int) -> list[float]:
-    if num_steps < 1 or num_chains < 2 or num_leapfrog < 1:
-        raise UsageError(
-            f"the path must have at least one step, two chains and one leapfrog step, found {num_steps}, {num_chains} "
-            f"and {num_leapfrog}"
-        )
-    return sigmoid_schedule(num_steps)
-
-
-def _path(
-    model: Program,
-    start: Program | None,
-    columns: Mapping[str, Any],
-    betas: list[float],
-    num_chains: int,
-    num_leapfrog: int,
-) -> Hamiltonian:
-    latents = Latents(model, start, columns, num_chains)
-    rows = _rows(columns)
-    if latents.num_data not in (1, rows):
-        raise ProgramError(
-            f"the programs make {latents.num_data} problems of {rows} data: put every site into one plate over the "
-            f"data, and what is within a datum into the event by .to_event(...)"
-        )
-    return tuned(latents, betas, num_leapfrog)

@@ -21,8 +21,7 @@ class Hamiltonian:
 
     A momentum :math:`r \sim \mathcal{N}(0, I)` is drawn, leapfrog steps follow
     :math:`H_\beta(z, r) = -\log f_\beta(z) + r^\top r / 2`, and where they end is accepted with probability
-    :math:`\min(1, \exp(H_\beta(z, r) - H_\beta(z', r')))`, chain by chain and datum by datum. The
-    move is in detailed balance.
+    :math:`\min(1, \exp(H_\beta(z, r) - H_\beta(z', r')))`, chain by chain and datum by datum.
 
     Args:
         latents: of a model.
@@ -82,8 +81,7 @@ def tuned(latents: Latents, betas: Sequence[float], num_leapfrog: int, first: fl
     The size of a datum's steps grows where more than 65% of its chains accept a move, and shrinks otherwise.
     """
     state = latents.draw()
-    log_q, _ = latents.log_densities(state)
-    sizes = torch.full((len(betas) - 1, log_q.shape[1]), first, dtype=log_q.dtype, device=log_q.device)
+    sizes = next(iter(state.values())).new_full((len(betas) - 1, latents.num_data), first)
     path = Hamiltonian(latents, sizes, num_leapfrog)
     for step in range(1, len(betas)):
         state = path.move(state, betas[step], step)

@@ -1,27 +1,24 @@
 """A program's latents as real numbers, for algorithms that move them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isclose, prod
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import IndependentTransform
 
 from pyrogen.errors import ProgramError
-from pyrogen.parameters import modules_of
 from pyrogen.programs import densities, per_datum
-from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_latent, is_point, sample_sites
-from pyrogen.traces import Term, draw_trace, plate_nesting, plate_scale, subsamples, trace_pair
+from pyrogen.traces import Term, Traces, draw_trace, plate_nesting, plate_scale, trace_pair
 
 __all__ = ["Latents", "State", "prior"]
-
-RUNS = 8
-"""Runs in which a plate that draws its data is seen to do so: that all draw the same is unlikely."""
 
 State = dict[str, Tensor]
 """Real numbers by site; the first dimension is that of chains."""
@@ -69,49 +66,37 @@ class Latents:
         self.model, self.start = model, prior(model) if start is None else start
         self.columns, self.num_chains = dict(columns), num_chains
         self.nesting = plate_nesting(model, self.start, **self.columns)
-        _check_subsamples(model, self.columns)
-        traces = trace_pair(model, self.start, (), self.columns, num_chains, self.nesting)
-        again = trace_pair(model, self.start, (), self.columns, num_chains, self.nesting)
-        self.shared = densities(traces).shared
-        self.particle_dim = traces.particle_dim
+        traces, again = (
+            trace_pair(_NoDrawnPlates()(model), self.start, (), self.columns, num_chains, self.nesting)
+            for _ in range(2)
+        )
+        self.shared, self.particle_dim = densities(traces).shared, traces.particle_dim
+        self.scale = plate_scale(self.shared)
         self.sites = {site["name"]: site for site in sample_sites(traces.guide) if is_latent(site)}
-        self.transforms, self.event_dims = {}, {}
-        for site in self.sites.values():
-            if site["infer"].get("is_auxiliary") or is_point(site["fn"]):
-                raise ProgramError(
-                    f"site {site['name']!r} of the start is a point, or noise that others are made of: start from the "
-                    f"prior, or from a guide in which every latent has a density of its own"
-                )
-            fn = traces.model.nodes[site["name"]]["fn"]
-            if start is None and len(fn.batch_shape) > self.nesting + 1:
-                raise ProgramError(
-                    f"site {site['name']!r} depends on one that is enumerated, so that its prior is not at hand: give "
-                    f"a guide with a density to start from"
-                )
-            if fn.support.is_discrete:
-                raise ProgramError(
-                    f"site {site['name']!r} is discrete: its values cannot be moved along a gradient. Enumerate it in "
-                    f'the model by infer={{"enumerate": "parallel"}}'
-                )
-            transform = biject_to(fn.support)
-            if not _alike(transform, biject_to(again.model.nodes[site["name"]]["fn"].support)):
-                raise ProgramError(
-                    f"site {site['name']!r} has bounds that depend on another latent: write it as a function of one "
-                    f"that has none"
-                )
-            if not _alike(transform, biject_to(site["fn"].support)):
-                raise ProgramError(
-                    f"site {site['name']!r} is within {fn.support} in the model and within {site['fn'].support} in the "
-                    f"start: the start must reach all that the model does, and no more"
-                )
-            self.transforms[site["name"]], self.event_dims[site["name"]] = transform, transform.domain.event_dim
-        scales = {float(s["scale"]) for t in (traces.model, traces.guide) for s in sample_sites(t) if _is_scored(s)}
-        if not all(isclose(scale, plate_scale(self.shared), rel_tol=1e-6) for scale in scales):
+        if not self.sites:
+            raise ProgramError("the model has no latent site to integrate out: its log_likelihood is exact")
+        _check_densities(self.sites.values())
+        if start is None:
+            self._check_prior(traces)
+        self.transforms = {
+            name: _transform(site, *(trace.model.nodes[name]["fn"].support for trace in (traces, again)))
+            for name, site in self.sites.items()
+        }
+        self.event_dims = {name: transform.domain.event_dim for name, transform in self.transforms.items()}
+        sites = [site for trace in (traces.model, traces.guide) for site in sample_sites(trace)]
+        scales = [float(site["scale"]) for site in sites if not site["infer"].get("_deterministic")]
+        if not all(isclose(scale, self.scale, rel_tol=1e-6) for scale in scales):
             raise ProgramError(
                 "some sites are scaled, to stand for more data than there are, and others are not: pass all data"
             )
-        if not self.transforms:
-            raise ProgramError("the model has no latent site to integrate out: its log_likelihood is exact")
+
+    def _check_prior(self, traces: Traces) -> None:
+        for name in self.sites:
+            if len(traces.model.nodes[name]["fn"].batch_shape) > self.nesting + 1:
+                raise ProgramError(
+                    f"site {name!r} depends on one that is enumerated, so that its prior is not at hand: give "
+                    f"a guide with a density to start from"
+                )
 
     @property
     def num_data(self) -> int:
@@ -128,9 +113,14 @@ class Latents:
         """Bring values of sites, shape ``(chains, ...)``, to real numbers."""
         return {name: transform.inv(values[name]) for name, transform in self.transforms.items()}
 
-    def among(self, drawn: Trace) -> dict[str, Tensor]:
-        """Pick the values of the latents that are moved, of one draw, shaped like a chain of them."""
-        return {name: drawn.nodes[name]["value"].reshape(site["value"].shape[1:]) for name, site in self.sites.items()}
+    def copies(self, drawn: Trace) -> State:
+        """Let every chain be where the latents of a trace are, which was drawn without chains."""
+        return self.unbounded(
+            {
+                name: drawn.nodes[name]["value"].reshape(site["value"].shape[1:]).expand_as(site["value"])
+                for name, site in self.sites.items()
+            }
+        )
 
     def log_densities(self, state: State) -> tuple[Tensor, Tensor]:
         r"""Return :math:`\log q(z) |J|` of the start and :math:`\log p(x, z) |J|`, each ``(chains, data)``, in nats."""
@@ -139,14 +129,13 @@ class Latents:
         given.nodes.update({name: {**self.sites[name], "value": value} for name, value in values.items()})
         programs = self.model, self.start
         traces = trace_pair(*programs, (), self.columns, self.num_chains, self.nesting, given=given)
-        log_p, log_q, shared = densities(traces)
-        scale = plate_scale(shared)
-        stretched = []
-        for name, transform in self.transforms.items():
-            volume = transform.log_abs_det_jacobian(state[name], values[name])
-            stretched.append(Term(traces.guide.nodes[name]["cond_indep_stack"], volume))
-        jacobian = per_datum(stretched, self.particle_dim, self.shared)
-        return log_q / scale + jacobian, log_p / scale + jacobian
+        log_p, log_q, _ = densities(traces)
+        volumes = [
+            Term((), transform.log_abs_det_jacobian(state[name], values[name]))
+            for name, transform in self.transforms.items()
+        ]
+        jacobian = per_datum(volumes, self.particle_dim, self.shared)
+        return log_q / self.scale + jacobian, log_p / self.scale + jacobian
 
     def spread(self, values: Tensor, state: State) -> State:
         """Give every number of a state the value of its chain and datum, from shape ``(chains or 1, data)``."""
@@ -168,32 +157,66 @@ class Latents:
         return {name: z.gather(0, index[name].expand_as(z)) for name, z in state.items()}
 
 
-def _is_scored(site: Mapping[str, Any]) -> bool:
-    """Tell whether a trace's site has a probability: not ``pyro.deterministic`` and its kind."""
-    return not site["infer"].get("_deterministic")
+def _check_densities(sites: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse latents of a start that have no density, or only that of what they are made of."""
+    for site in sites:
+        if site["infer"].get("is_auxiliary") or is_point(site["fn"]):
+            raise ProgramError(
+                f"site {site['name']!r} of the start is a point, or noise that others are made of: start from the "
+                f"prior, or from a guide in which every latent has a density of its own"
+            )
+
+
+def _transform(site: Mapping[str, Any], support: Any, again: Any) -> Any:
+    """Return the transform from real numbers to a latent.
+
+    Args:
+        site: of the start.
+        support: of the model's site.
+        again: the same, where all other latents have been drawn anew.
+
+    Raises:
+        ProgramError: where a gradient cannot move the latent, or not within all of its support.
+    """
+    name = site["name"]
+    if support.is_discrete:
+        raise ProgramError(
+            f"site {name!r} is discrete: its values cannot be moved along a gradient. Enumerate it in the model by "
+            f'infer={{"enumerate": "parallel"}}'
+        )
+    transform = biject_to(support)
+    if not _alike(transform, biject_to(again)):
+        raise ProgramError(
+            f"site {name!r} has bounds that depend on another latent: write it as a function of one that has none"
+        )
+    if not _alike(transform, biject_to(site["fn"].support)):
+        raise ProgramError(
+            f"site {name!r} is within {support} in the model and within {site['fn'].support} in the start: the start "
+            f"must reach all that the model does, and no more"
+        )
+    return transform
 
 
 def _alike(first: Any, second: Any) -> bool:
     """Tell whether two transforms to a support are the same, with the same bounds."""
-    while isinstance(first, IndependentTransform):
-        first = first.base_transform
-    while isinstance(second, IndependentTransform):
-        second = second.base_transform
+    first, second = (_elementwise(transform) for transform in (first, second))
     return bool(first == second)
 
 
-def _check_subsamples(model: Program, columns: Mapping[str, Any]) -> None:
-    """Refuse plates that draw which data they are of.
+def _elementwise(transform: Any) -> Any:
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return transform
 
-    Raises:
-        ProgramError: where there is one.
-    """
-    with rehearsal(modules_of(model).values()), torch.no_grad():
-        first = subsamples(poutine.trace(model).get_trace(**columns)).nodes
-        parts = [name for name, site in first.items() if len(site["value"]) < site["fn"].size]
-        again = [subsamples(poutine.trace(model).get_trace(**columns)).nodes for _ in range(RUNS if parts else 0)]
-    for name in parts:
-        if not all(torch.equal(first[name]["value"], nodes[name]["value"]) for nodes in again):
+
+class _NoDrawnPlates(Messenger):
+    """Refuses plates that draw which data they are of: they draw others in every run."""
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        if not site_is_subsample(msg) or msg["value"] is not None:
+            return
+        name, fn = msg["name"], msg["fn"]
+        if fn.subsample_size is not None and fn.subsample_size < fn.size:
             raise ProgramError(
                 f"plate {name!r} draws which data it is of, others in every run: pass the data of a batch, with "
                 f"pyro.plate({name!r}, size, subsample=x)"

@@ -169,7 +169,7 @@ class Learner:
     """Takes steps down the gradient, and some of the way back to where it began."""
 
     def __init__(self, parameters: Sequence[Tensor], before: Sequence[Tensor], rate: float, decay: float) -> None:
-        self.parameters, self.before = list(parameters), list(before)
+        self.parameters, self.before, self.pulls = list(parameters), list(before), decay > 0
         self.rates = [torch.full((), rate, device=p.device, dtype=p.dtype) for p in parameters]
         self.decays = [torch.full((), decay, device=p.device, dtype=p.dtype) for p in parameters]
 
@@ -190,7 +190,8 @@ class Learner:
         """Take a step of a loss."""
         gradients = torch.autograd.grad(loss, self.parameters)
         with torch.no_grad():
-            torch._foreach_lerp_(self.parameters, self.before, self.decays)
+            if self.pulls:
+                torch._foreach_lerp_(self.parameters, self.before, self.decays)
             torch._foreach_addcmul_(self.parameters, gradients, self.rates, value=-1.0)
 
 
