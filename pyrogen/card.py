@@ -26,7 +26,20 @@ from pyrogen.sites import Program, is_data, is_latent, is_shared, plates_of_data
 from pyrogen.spec import DataSpec, scaled
 from pyrogen.translation import collapse, distances, figures, translations
 
-__all__ = ["Annealing", "accepted_columns", "bound", "evaluate", "inspect", "learned"]
+__all__ = [
+    "COMPARED",
+    "Annealing",
+    "Roles",
+    "accepted_columns",
+    "batches_of",
+    "bound",
+    "bound_of",
+    "compared",
+    "evaluate",
+    "inspect",
+    "learned",
+    "roles_of",
+]
 
 
 def accepted_columns(program: Program, columns: Sequence[str]) -> list[str]:
@@ -130,12 +143,12 @@ def bound(
         return "completion_log_likelihood", topics.completion(model, guide, dataset, split, num_particles)
     if isinstance(dataset, Text) and language.is_reader(model, dataset.spec):
         return "log_likelihood_per_char", language.validation(model, dataset, split)
-    batches = _batches(model, dataset, split, batch_size)
-    roles = _roles(model, batches, guide)
+    batches = batches_of(model, dataset, split, batch_size)
+    roles = roles_of(model, batches, guide)
     if roles.is_implicit or by_samples:
         distance = _energy_distance(model, dataset, batches, roles)
         return "minus_energy_distance", distance.scaled(-1.0, 0.0, distance.unit)
-    return _bound(model, guide, batches, roles, num_particles)
+    return bound_of(model, guide, batches, roles, num_particles)
 
 
 LEAST = 10
@@ -172,19 +185,19 @@ def inspect(
         return collapse(found, dataset.spec) | cycles
     if isinstance(dataset, Corpus) or (isinstance(dataset, Text) and language.is_reader(model, dataset.spec)):
         return {}
-    batches = _batches(model, dataset, split, batch_size)
-    roles = _roles(model, batches)
+    batches = batches_of(model, dataset, split, batch_size)
+    roles = roles_of(model, batches)
     if not (roles.is_implicit or by_samples):
         return {}
-    real, fake = _compared(model, dataset, batches, roles)
+    real, fake = compared(model, dataset, batches, roles)
     return {"spacing": evaluation.spacing(real, fake), "coverage": evaluation.coverage(real, fake)}
 
 
 def _energy_distance(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> Estimate:
-    return evaluation.energy_distance(*_compared(model, dataset, batches, roles))
+    return evaluation.energy_distance(*compared(model, dataset, batches, roles))
 
 
-def _compared(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> tuple[Tensor, Tensor]:
+def compared(model: Program, dataset: Dataset, batches: Batches, roles: Roles) -> tuple[Tensor, Tensor]:
     """Return data and as many draws of ``x``, scaled to [-1, 1] where data are bounded."""
     first = list(islice(batches, ceil(COMPARED / batches.batch_size)))
     real = torch.cat([batch["x"] for batch in first])
@@ -193,9 +206,10 @@ def _compared(model: Program, dataset: Dataset, batches: Batches, roles: Roles) 
     return x, y
 
 
-def _bound(
+def bound_of(
     model: Program, guide: Program | None, batches: Batches, roles: Roles, num_particles: int
 ) -> tuple[str, Estimate]:
+    """Return the best figure of likelihood that roles allow, with its name: exact, or else a bound."""
     if roles.has_implicit_guide:
         return "iwae", evaluation.iwae(model, guide, batches, max(num_particles, LEAST), propose=True)
     if roles.shares_latents and guide is not None:
@@ -254,8 +268,8 @@ def evaluate(
         return language.figures(model, dataset, split, dynamic_rate, dynamic_decay)
     if dynamic_rate is not None:
         raise UsageError("a dynamic rate is for models of text that read it character by character: leave it out")
-    batches = _batches(model, dataset, split, batch_size)
-    roles = _roles(model, batches, guide)
+    batches = batches_of(model, dataset, split, batch_size)
+    roles = roles_of(model, batches, guide)
     of_critics = {} if objective is None else _calibration(objective, model, guide, batches)
     if annealing is not None and (roles.shares_latents or not roles.has_latents):
         raise UsageError("the evidence is annealed of a model whose data have their own latents")
@@ -267,7 +281,7 @@ def evaluate(
         measured = {"energy_distance": _energy_distance(model, dataset, batches, roles)} | of_critics
         return measured if annealing is None else measured | _annealed(model, dataset, split, annealing)
     particles = num_particles if roles.has_implicit_guide else max(1, num_particles // 10)
-    name, estimate = _bound(model, guide, batches, roles, particles)
+    name, estimate = bound_of(model, guide, batches, roles, particles)
     measured = {name: estimate}
     if name == "elbo":
         measured["iwae"] = evaluation.iwae(model, guide, batches, num_particles)
@@ -295,7 +309,7 @@ _in_bits = {
 def _annealed(model: Program, dataset: Dataset, split: str, annealing: Annealing) -> dict[str, Estimate]:
     """Anneal from the prior, which knows nothing of the guide, for data and for what the model simulates."""
     num_steps, num_chains = annealing.num_steps, annealing.num_chains
-    batches = _batches(model, dataset, split, annealing.num_data, annealing.num_data, num_chains)
+    batches = batches_of(model, dataset, split, annealing.num_data, annealing.num_data, num_chains)
     model = model if annealing.noise is None else evaluation.with_noise(model, annealing.noise)
     lower, upper, _ = evaluation.bdmc(model, batches, num_steps=num_steps, num_chains=num_chains)
     of_data = evaluation.ais(model, batches, num_steps=num_steps, num_chains=num_chains)
@@ -307,7 +321,7 @@ VALUES = 2**19
 """Values in one pass of the programs: a bound on memory, where a datum is a second of sound."""
 
 
-def _batches(
+def batches_of(
     model: Program, dataset: Dataset, split: str, batch_size: int, num_data: int | None = None, copies: int = 1
 ) -> Batches:
     """Go through a split, or its first data, of each of which the programs make so many copies."""
@@ -342,7 +356,8 @@ def _calibration(objective: Objective, model: Program, guide: Program | None, ba
     return measured
 
 
-def _roles(model: Program, batches: Batches, guide: Program | None = None) -> Roles:
+def roles_of(model: Program, batches: Batches, guide: Program | None = None) -> Roles:
+    """Run programs on the first batch, and see what there is to measure."""
     device = first_device(model)
     first = {name: column.to(device) for name, column in next(iter(batches)).items()}
     with rehearsal(modules_of(model, guide).values()), evaluating(model, guide):

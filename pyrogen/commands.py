@@ -14,6 +14,7 @@ from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import Annealing, bound, evaluate, inspect
 from pyrogen.data import Dataset, Unpaired
 from pyrogen.errors import UsageError
+from pyrogen.evaluation import Estimate
 from pyrogen.files import write_file
 from pyrogen.fitting import fit, tensorboard
 from pyrogen.generation import complete, sample
@@ -21,6 +22,7 @@ from pyrogen.loading import load, load_objective
 from pyrogen.parameters import modules_of
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
+from pyrogen.report_card import report_card
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
 
@@ -139,6 +141,9 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     parser.add_argument(
         "--dynamic_decay", type=float, default=0.0, help="of text: the pull back after each of them, such as 0.01"
     )
+    parser.add_argument(
+        "--all", action="store_true", help="fill in a report card: likelihood, samples, representation, calibration"
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
@@ -161,15 +166,25 @@ def evaluate_(arguments: Sequence[str]) -> Result:
         dynamic_rate=options["dynamic_rate"],
         dynamic_decay=options["dynamic_decay"],
     )
+    axes = report_card(*programs, dataset, options["split"], figures, objective) if options["all"] else []
+    figures |= {name: figure for axis in axes for name, figure in axis.figures.items()}
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
+    values |= {"axes": {axis.name: axis.to_json() for axis in axes}} if axes else {}
     values["step"] = run.chosen()
     write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())
-    lines = [f"{'figure':<22} {'value':>12} {'± s.e.':>10}  unit"]
-    for name, estimate in figures.items():
-        stderr = "" if estimate.stderr is None else f"{estimate.stderr:.4f}"
-        particles = f" ({estimate.num_particles} particles)" if estimate.num_particles else ""
-        lines.append(f"{name:<22} {estimate.value:>12.4f} {stderr:>10}  {estimate.unit}{particles}")
+    lines = [f"{'figure':<22} {'value':>12} {'± s.e.':>10} {'reference' if axes else '':>12}".rstrip() + "  unit"]
+    for axis in axes:
+        lines += ["", f"{axis.name}", *(_line(n, f, axis.references.get(n)) for n, f in axis.figures.items())]
+        lines += [f"  {note}" for note in axis.notes]
+    lines += [] if axes else [_line(name, figure) for name, figure in figures.items()]
     return Result(values, lines, options["json"])
+
+
+def _line(name: str, estimate: Estimate, reference: Estimate | None = None) -> str:
+    stderr = "" if estimate.stderr is None else f"{estimate.stderr:.4f}"
+    beside = "" if reference is None else f"{reference.value:.4f}"
+    particles = f" ({estimate.num_particles} particles)" if estimate.num_particles else ""
+    return f"{name:<22} {estimate.value:>12.4f} {stderr:>10} {beside:>12}  {estimate.unit}{particles}"
 
 
 def report(arguments: Sequence[str]) -> Result:

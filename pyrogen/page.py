@@ -13,7 +13,10 @@ __all__ = ["Evaluation", "Table", "evaluation", "render"]
 
 
 class Table(NamedTuple):
-    """Rows under a heading; the first table of a page stands before the pictures, the others after them."""
+    """Rows under a heading; the first table of a page stands before the pictures, the others after them.
+
+    A row of one cell is a heading of those below it.
+    """
 
     title: str
     head: Sequence[str]
@@ -26,6 +29,7 @@ class Evaluation(NamedTuple):
 
     split: str
     figures: dict[str, dict[str, Any]]
+    axes: dict[str, dict[str, Any]]
 
 
 def evaluation(run: Run) -> Evaluation:
@@ -33,8 +37,8 @@ def evaluation(run: Run) -> Evaluation:
     path = run.path / "evaluation.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("step") != run.chosen():
-        return Evaluation("", {})
-    return Evaluation(found["split"], found["metrics"])
+        return Evaluation("", {}, {})
+    return Evaluation(found["split"], found["metrics"], found.get("axes", {}))
 
 
 def render(

@@ -124,19 +124,36 @@ def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwa
 
 
 def _figures(run: Run) -> Table:
-    split, found = evaluation(run)
+    split, found, axes = evaluation(run)
+    if not found:
+        return Table("Figures", (), (), f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again.")
+    if axes:
+        return _report_card(split, found, axes)
+    head = ("figure", "value", "± s.e.", "unit", "particles")
+    rows = [[name, *_cells(f), f["unit"], str(f.get("num_particles", ""))] for name, f in found.items()]
+    return Table(f"Figures on the {split} data", head, rows)
+
+
+def _report_card(split: str, found: dict[str, dict[str, Any]], axes: dict[str, dict[str, Any]]) -> Table:
     rows = []
-    for name, figure in found.items():
-        stderr = "" if figure["stderr"] is None else f"{figure['stderr']:.4f}"
-        particles = str(figure.get("num_particles", ""))
-        rows.append([name, f"{figure['value']:.4f}", stderr, figure["unit"], particles])
-    note = "" if found else f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again."
-    return Table(
-        f"Figures on the {split} data" if split else "Figures",
-        ("figure", "value", "± s.e.", "unit", "particles"),
-        rows,
-        note,
+    for name, axis in axes.items():
+        rows.append(["; ".join([name.capitalize(), *axis["notes"]])])
+        for figure in axis["figures"]:
+            beside = axis["references"].get(figure)
+            rows.append(
+                [figure, *_cells(found[figure]), *(_cells(beside) if beside else ("", "")), found[figure]["unit"]]
+            )
+    note = (
+        "References: of samples, what as many training data score in the place of draws; of probes, what the data "
+        "themselves tell; of calibration, what forecasts and posteriors that are right score by chance."
     )
+    head = ("figure", "value", "± s.e.", "reference", "± s.e.", "unit")
+    return Table(f"Report card on the {split} data", head, rows, note)
+
+
+def _cells(figure: Mapping[str, Any]) -> tuple[str, str]:
+    value, stderr = (figure[key] for key in ("value", "stderr"))
+    return ("not finite" if value is None else f"{value:.4f}"), ("" if stderr is None else f"{stderr:.4f}")
 
 
 def _in_a_table(data: Any) -> list[str]:

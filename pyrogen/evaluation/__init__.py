@@ -2,7 +2,7 @@
 
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
-from pyrogen.evaluation.classification import accuracy, calibration_error
+from pyrogen.evaluation.classification import accuracy, calibration_error, label_calibration
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
 from pyrogen.evaluation.disentanglement import (
@@ -58,6 +58,7 @@ __all__ = [
     "iwae",
     "kernel_distance",
     "knn_probe",
+    "label_calibration",
     "lacks_density",
     "left_to_right",
     "levels_of",

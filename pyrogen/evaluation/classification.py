@@ -10,7 +10,7 @@ from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.likelihood import Batches, over
 from pyrogen.sites import Program, is_latent
 
-__all__ = ["accuracy", "calibration_error"]
+__all__ = ["accuracy", "calibration_error", "label_calibration"]
 
 
 def accuracy(model: Program, batches: Batches, site: str = "y", column: str = "y") -> Estimate:
@@ -26,17 +26,57 @@ def accuracy(model: Program, batches: Batches, site: str = "y", column: str = "y
         ProgramError: where the model has latent sites, or the site is not categorical.
     """
 
-    def correct(batch: dict[str, Tensor]) -> Tensor:
+    return mean(_forecasts(model, batches, site, column)[1], "fraction")
+
+
+def _forecasts(model: Program, batches: Batches, site: str, column: str) -> tuple[Tensor, Tensor]:
+    """Return the probability of the most probable label of each datum, and whether it is the right one, 0 or 1."""
+
+    def forecast(batch: dict[str, Tensor]) -> Tensor:
         sites = poutine.trace(model).get_trace(**batch).nodes
         latent = [name for name, node in sites.items() if is_latent(node)]
         if latent:
-            raise ProgramError(f"accuracy needs p(y | x) itself, but site {latent[0]!r} is latent")
+            raise ProgramError(f"forecasts of labels need p(y | x) itself, but site {latent[0]!r} is latent")
         fn = sites[site]["fn"]
         if not isinstance(fn, Categorical):
-            raise ProgramError(f"accuracy needs a categorical site {site!r}, found {type(fn).__name__}")
-        return (fn.logits.argmax(-1) == batch[column]).double()
+            raise ProgramError(f"forecasts of labels need a categorical site {site!r}, found {type(fn).__name__}")
+        probability, label = fn.probs.double().max(-1)
+        return torch.stack([probability, (label == batch[column]).double()], -1)
 
-    return mean(over(batches, correct, model), "fraction")
+    probability, right = over(batches, forecast, model).unbind(-1)
+    return probability, right
+
+
+SIMULATIONS = 200
+
+
+def label_calibration(
+    model: Program, batches: Batches, site: str = "y", column: str = "y"
+) -> tuple[Estimate, Estimate]:
+    r"""Measure how far the most probable label's probability is from how often it is right.
+
+    That is :func:`calibration_error`, which is positive for a perfect forecaster too: what it would be for one who has
+    the same probabilities is the second figure, by simulation of outcomes, with its standard deviation.
+
+    Args:
+        model: a program whose only random variable is the label.
+        batches: dicts with the labels, and the model's other arguments.
+        site: the label's site, with a categorical distribution.
+        column: the labels' name in the batches.
+
+    Raises:
+        ProgramError: where the model has latent sites, or the site is not categorical.
+
+    References:
+        On Calibration of Modern Neural Networks (Guo et al., 2017), https://arxiv.org/abs/1706.04599
+    """
+    probability, right = _forecasts(model, batches, site, column)
+    unit = f"probability, of {len(right):,} forecasts"
+    ideal = [calibration_error(probability, torch.bernoulli(probability)) for _ in range(SIMULATIONS)]
+    found = torch.tensor(ideal, dtype=torch.float64)
+    return Estimate(calibration_error(probability, right), None, unit), Estimate(
+        float(found.mean()), float(found.std()), unit
+    )
 
 
 def calibration_error(probability: Tensor, outcome: Tensor, bins: int = 15) -> float:

@@ -37,6 +37,7 @@ class Adversarial(Objective):
 
     sums_over_data = False
     by_samples = True
+    fits_guide = False
 
     def __init__(
         self,

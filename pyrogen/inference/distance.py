@@ -33,6 +33,7 @@ class Distance(Objective):
 
     sums_over_data = False
     by_samples = True
+    fits_guide = False
 
     def __init__(self, features: Features | None, covariates: Sequence[str] | None) -> None:
         super().__init__()

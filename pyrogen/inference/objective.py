@@ -31,6 +31,9 @@ class Objective(nn.Module, ABC):
     by_samples = False
     """Whether a fit is judged by the model's draws, since the density of data is no part of what it learns by."""
 
+    fits_guide = True
+    """Whether a guide, where there is one, learns; else it plays no part."""
+
     optimizer = "adam"
     learning_rate = 1e-3
     """How the programs' steps are usually taken."""
@@ -86,7 +89,7 @@ class Wrapper(Objective):
         super().__init__()
         self.objective = objective
         self.sums_over_data, self.by_samples = objective.sums_over_data, objective.by_samples
-        self.saturates = objective.saturates
+        self.fits_guide, self.saturates = objective.fits_guide, objective.saturates
         self.optimizer, self.learning_rate = objective.optimizer, objective.learning_rate
 
     def monitored(self) -> dict[str, Tensor]:

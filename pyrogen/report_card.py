@@ -1,0 +1,288 @@
+"""A report card: what a fitted program is worth on each side, beside what others would reach, or why none can say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrogen import evaluation
+from pyrogen.card import Roles, accepted_columns, batches_of, bound_of, compared, roles_of
+from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.evaluation import Estimate, evaluating
+from pyrogen.feature_network import fit_features
+from pyrogen.inference import Objective
+from pyrogen.language import is_reader
+from pyrogen.parameters import first_device
+from pyrogen.sites import Program
+from pyrogen.spec import scaled
+
+__all__ = ["Axis", "report_card"]
+
+AXES = ("likelihood", "samples", "representation", "calibration")
+
+TRANSLATION = "two domains are translated into each other: distances of translations from data are all there is"
+TOPICS = "topics are measured by documents that they complete, and by what their words have in common"
+TEXT = "a text is one datum, which has no draws to compare it with and no code: see how well it is foretold"
+ANNEAL = "the evidence itself, with bounds on either side, is annealed where it is asked for, by --ais-steps 500"
+NO_DENSITY = (
+    "draws have no density: --ais-steps 500 --noise 0.1 gives them one, by normal noise, and anneals the evidence"
+)
+NOT_BY_DENSITY = "the model has a density, and was not fitted by it: --ais-steps 500 anneals the evidence"
+NO_GUIDE = "no guide was fitted: nothing stands for a datum"
+NO_POSTERIOR = "there is no posterior to hold to what the model simulates, and there are no forecasts of labels"
+TELLS = "the guide is told the label, which a classifier of its codes would read off"
+
+
+@dataclass
+class Axis:
+    """One side of what a fitted program is good for.
+
+    Attributes:
+        name: likelihood, samples, representation or calibration.
+        figures: by name.
+        references: what a figure is elsewhere: of training data in the place of draws, of data in the place of codes,
+            of forecasts and posteriors that are right.
+        notes: a sentence for what has no figure.
+    """
+
+    name: str
+    figures: dict[str, Estimate] = field(default_factory=dict)
+    references: dict[str, Estimate] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, figure: Estimate, reference: Estimate | None = None) -> None:
+        """Put a figure down, and what it is elsewhere."""
+        self.figures[name] = figure
+        if reference is not None:
+            self.references[name] = reference
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; figures by name alone, since they stand with all others."""
+        references = {name: estimate.to_json() for name, estimate in self.references.items()}
+        return {"figures": list(self.figures), "references": references, "notes": self.notes}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Fitted programs and held-out data; the guide is left out where it did not learn."""
+
+    model: Program
+    guide: Program | None
+    dataset: Dataset
+    split: str
+    batch_size: int
+
+    @cached_property
+    def batches(self) -> Batches:
+        return batches_of(self.model, self.dataset, self.split, self.batch_size)
+
+    @cached_property
+    def roles(self) -> Roles:
+        return roles_of(self.model, self.batches, self.guide)
+
+    def seen(self, program: Program, count: int) -> Batches:
+        """Return so many training data at most, for a program."""
+        return batches_of(program, self.dataset, "train", self.batch_size, count)
+
+
+def report_card(
+    model: Program,
+    guide: Program | None,
+    dataset: Dataset | Unpaired,
+    split: str,
+    measured: Mapping[str, Estimate],
+    objective: Objective,
+    batch_size: int = 500,
+    features: nn.Module | None = None,
+) -> list[Axis]:
+    """Measure fitted programs on every axis that applies, and say of each that does not why.
+
+    Args:
+        split: of held-out data.
+        measured: what :func:`~pyrogen.card.evaluate` found: each figure goes to the axis that it is of.
+        objective: what the programs were fitted by.
+        features: a network from data, scaled to [-1, 1] where they are bounded, to features; by default that of
+            :func:`~pyrogen.feature_network.fit_features` for data with labels, and the data themselves for others.
+
+    Returns:
+        Likelihood, samples, representation and calibration.
+    """
+    axes = [Axis(name) for name in AXES]
+    for name, estimate in measured.items():
+        axes[AXES.index(_axis_of(name))].add(name, estimate)
+    if (reason := _whole(model, dataset)) is not None:
+        for axis in axes:
+            axis.notes += [] if axis.figures else [reason]
+        return axes
+    assert isinstance(dataset, Dataset)
+    fitted = Fitted(model, guide if objective.fits_guide else None, dataset, split, batch_size)
+    likelihood, samples, representation, calibration = axes
+    _likelihood(likelihood, fitted, objective.by_samples)
+    _samples(samples, fitted, features)
+    _representation(representation, fitted)
+    _calibration(calibration, fitted)
+    return axes
+
+
+def _axis_of(figure: str) -> str:
+    if figure.startswith("critic_ece"):
+        return "calibration"
+    if figure in ("npmi", "topic_diversity"):
+        return "representation"
+    return "samples" if "distance" in figure or "cycle" in figure else "likelihood"
+
+
+def _whole(model: Program, dataset: Dataset | Unpaired) -> str | None:
+    """Say, of data that are not measured datum by datum, why there is no more."""
+    if isinstance(dataset, Unpaired):
+        return TRANSLATION
+    if isinstance(dataset, Corpus):
+        return TOPICS
+    return TEXT if isinstance(dataset, Text) and is_reader(model, dataset.spec) else None
+
+
+GAP_DRAWS = 10
+"""Of the guide for each datum, where training and held-out data are compared."""
+
+
+def _likelihood(axis: Axis, fitted: Fitted, by_samples: bool) -> None:
+    """Add how much more probable as many of the data are that a program was fitted to."""
+    roles = fitted.roles
+    if roles.is_implicit or by_samples:
+        axis.notes += [] if axis.figures else [NO_DENSITY if roles.is_implicit else NOT_BY_DENSITY]
+        return
+    if fitted.split != "train":
+        seen = fitted.seen(fitted.model, fitted.dataset.num_data(fitted.split))
+        (name, high), (_, low) = (
+            bound_of(fitted.model, fitted.guide, of, roles, GAP_DRAWS) for of in (seen, fitted.batches)
+        )
+        stderr = None if high.stderr is None or low.stderr is None else (high.stderr**2 + low.stderr**2) ** 0.5
+        axis.add("train_gap", Estimate(high.value - low.value, stderr, f"nats of {name}, training less {fitted.split}"))
+    if roles.has_latents and not roles.shares_latents and "ais" not in axis.figures:
+        axis.notes.append(ANNEAL)
+
+
+def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
+    """Add how near draws are to held-out data, and how near as many training data are."""
+    dataset, roles = fitted.dataset, fitted.roles
+    if "x" not in roles.observed:
+        axis.notes.append(f"the model draws no data: it is of {', '.join(roles.observed) or 'nothing'}, given x")
+        return
+    real, fake = compared(fitted.model, dataset, fitted.batches, roles)
+    seen = scaled(dataset.eval_columns("train")["x"].float(), dataset.spec)
+    seen = seen[torch.randperm(len(seen))[: len(real)]]
+    if features is None and dataset.spec.num_classes is not None:
+        features = fit_features(dataset, first_device(fitted.model))
+    axis.add("energy_distance", evaluation.energy_distance(real, fake), evaluation.energy_distance(real, seen))
+    in_features = real, fake, seen
+    if features is not None:
+        with evaluating(features):
+            in_features = tuple(features(x.to(first_device(features))).cpu() for x in in_features)
+    else:
+        axis.notes.append("the data have no labels to learn features by: distances are of the values themselves")
+    real, fake, seen = in_features
+    figures, references = _in_features(real, fake), _in_features(real, seen)
+    for name, figure in figures.items():
+        axis.add(name, figure, references[name])
+
+
+NEIGHBOURS = 5
+BLOCKS = 10
+
+
+def _in_features(real: Tensor, fake: Tensor) -> dict[str, Estimate]:
+    near = evaluation.precision_recall(real, fake, NEIGHBOURS)
+    return {
+        "frechet_distance": evaluation.frechet_distance(real, fake),
+        "kernel_distance": evaluation.kernel_distance(real, fake, max(2, len(real) // BLOCKS)),
+        "precision": _share(near.precision, len(fake), "draws"),
+        "recall": _share(near.recall, len(real), "data"),
+        "coverage": _share(evaluation.coverage(real, fake, NEIGHBOURS), len(real), "data"),
+    }
+
+
+def _share(value: float, count: int, of: str) -> Estimate:
+    return Estimate(value, (value * (1 - value) / count) ** 0.5, f"share of {count:,} {of}")
+
+
+CODED = 5000
+"""Training data that a probe learns from, at most."""
+
+
+def _representation(axis: Axis, fitted: Fitted) -> None:
+    """Add how many latents are in use, and how well classifiers read labels off them; and off the data themselves."""
+    guide, dataset = fitted.guide, fitted.dataset
+    if guide is None:
+        axis.notes += [] if axis.figures else [NO_GUIDE]
+        return
+    try:
+        held_out = batches_of(guide, dataset, fitted.split, fitted.batch_size)
+        codes = evaluation.encode(guide, held_out)
+        learned = evaluation.encode(guide, fitted.seen(guide, CODED))
+    except ProgramError as error:
+        axis.notes.append(str(error))
+        return
+    width = codes.mean.shape[1]
+    axis.add("active_units", Estimate(evaluation.active_units(codes), None, f"of {width} latents"))
+    if dataset.spec.num_classes is None:
+        axis.notes.append("the data have no labels to read off codes")
+    elif "y" in accepted_columns(guide, ["y"]):
+        axis.notes.append(TELLS)
+    else:
+        x, y = (dataset.eval_columns(of) for of in ("train", fitted.split))
+        labels = x["y"][:CODED], y["y"]
+        values = (x["x"][:CODED].flatten(1), labels[0], y["x"].flatten(1), labels[1])
+        for name, probe in (("linear_probe", evaluation.linear_probe), ("knn_probe", evaluation.knn_probe)):
+            axis.add(name, probe(learned.mean, labels[0], codes.mean, labels[1]), probe(*values))
+
+
+SIMULATED, DRAWN, BINS = 200, 99, 20
+"""Data that a model simulates, draws of the posterior for each, and bins of their ranks."""
+
+
+def _calibration(axis: Axis, fitted: Fitted) -> None:
+    """Add whether forecasts of labels come true, and whether a guide's draws are the posterior's."""
+    roles = fitted.roles
+    if list(roles.observed) == ["y"] and not roles.has_latents:
+        said, ideal = evaluation.label_calibration(fitted.model, fitted.batches, roles.observed["y"])
+        axis.add("label_ece", said, ideal)
+    elif fitted.guide is not None and roles.has_latents and not roles.shares_latents:
+        try:
+            _ranks(axis, fitted)
+        except (ProgramError, UsageError) as error:
+            axis.notes.append(str(error))
+    else:
+        axis.notes += [] if axis.figures else [NO_POSTERIOR]
+
+
+def _ranks(axis: Axis, fitted: Fitted) -> None:
+    """Add how far ranks of what was true, among draws for what a model simulates of it, are from uniform."""
+    assert fitted.guide is not None
+    columns = fitted.dataset.eval_columns("train")
+    columns = {name: columns[name] for name in accepted_columns(fitted.model, list(columns))}
+    device = first_device(fitted.model)
+    given = {name: x[:SIMULATED].to(device) for name, x in columns.items() if name not in fitted.roles.observed}
+    size = min([SIMULATED, *map(len, given.values())])
+    found = evaluation.simulation_based_calibration(
+        fitted.model, fitted.guide, tuple(fitted.roles.observed), size, DRAWN, BINS, given
+    )
+    worst = min(found.p_values, key=lambda name: found.p_values[name])
+    p_value = min(1.0, len(found.p_values) * found.p_values[worst])
+    axis.add("sbc_p_value", Estimate(p_value, None, f"probability, worst of {len(found.ranks)} ranks: {worst}"))
+    uniform = {name: torch.randint(DRAWN + 1, (size,)) for name in found.ranks}
+    unit = "fraction of ranks, mean distance from uniform"
+    axis.add("sbc_distance", *(_rank_distance(ranks, unit) for ranks in (found.ranks, uniform)))
+
+
+def _rank_distance(ranks: Mapping[str, Tensor], unit: str) -> Estimate:
+    """Return how far ranks lie from where uniform ones are expected, the mean over what they are of."""
+    distances = []
+    for of in ranks.values():
+        place = (of.sort().values.double() + 0.5) / (DRAWN + 1)
+        expected = (torch.arange(len(of), dtype=torch.float64, device=of.device) + 0.5) / len(of)
+        distances.append((place - expected).abs().mean().cpu())
+    return evaluation.mean(torch.stack(distances), unit)
