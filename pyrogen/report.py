@@ -87,10 +87,9 @@ def _of_recipe(run: Run) -> Content:
     recipe = Recipe.from_json(run.manifest)
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run)
-    is_sum = recipe.objective_of(dataset, programs).sums_over_data
-    is_translation = recipe.data_b is not None
-    if not is_sum and not is_translation:
-        programs = Programs(programs.model, None)  # a guide, if there is one, has learned nothing
+    objective = recipe.objective_of(dataset, programs)
+    if not objective.fits_guide:
+        programs = Programs(programs.model, None)
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
         if isinstance(dataset, Corpus):
@@ -103,12 +102,12 @@ def _of_recipe(run: Run) -> Content:
             shown, further = text_exhibits(programs.model, dataset), [written]
         else:
             shown, further = exhibits(programs, dataset), []
-    if programs.guide is not None and not is_translation:
+    if programs.guide is not None and recipe.data_b is None:
         data = to_arviz(run, num_samples=50 if isinstance(dataset, Corpus) else 200)
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
     lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
-    return lead, recipe.command(run.path), _figures(run), shown, is_sum, further
+    return lead, recipe.command(run.path), _figures(run), shown, objective.sums_over_data, further
 
 
 def _topics(topics: Topics, corpus: Corpus) -> Table:
