@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from pyrogen.data import from_path
 from pyrogen.errors import DataError, MissingInputError, UsageError
 from pyrogen.recipe import Named, Recipe, Settings, is_path
 
-__all__ = ["device_of", "make_parser", "parse", "parse_recipe"]
+__all__ = ["device_of", "make_parser", "parse", "parse_recipe", "prepared_alike"]
 
 GIVEN = {"model": 1, "objective": 3, "data": 0}
 """How many leading parameters of a factory are not the user's to set: the spec; model, guide and example batch."""
@@ -71,6 +71,7 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
     parser.add_argument("--strict", action="store_true", help="end where an adversarial fit comes to nothing")
     parser.add_argument("--seed", type=int, default=0, help="of the splits, the initial values and the noise")
+    parser.add_argument("--data_seed", type=int, default=None, help="of the splits, where it is not --seed")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_class_arguments(Settings)
     keys = {kind: _add(parser, kind, factory) for kind, factory in _factories(names).items()} if names["model"] else {}
@@ -79,8 +80,9 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     if not keys:
         raise UsageError(f"which model? Choose from {', '.join(catalogue.names('model'))}")
     chosen = {kind: Named(names[kind], {n: _plain(values[key]) for n, key in keys[kind].items()}) for kind in keys}
-    chosen["data"] = replace(chosen["data"], name=_located(names["data"]))
-    data_b = _other(names["data_b"], chosen["data"].settings) if names["data_b"] else None
+    cut = {} if values["data_seed"] is None else {"seed": values["data_seed"]}
+    chosen["data"] = Named(_located(names["data"]), chosen["data"].settings | cut)
+    data_b = prepared_alike(names["data_b"], chosen["data"].settings) if names["data_b"] else None
     training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
     device = device_of(values["device"])
     recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
@@ -162,8 +164,8 @@ def _located(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if is_path(name) else name
 
 
-def _other(name: str, settings: Mapping[str, Any]) -> Named:
-    """Name a second data set, which is prepared as the first, as far as that was set and it has the same settings."""
+def prepared_alike(name: str, settings: Mapping[str, Any]) -> Named:
+    """Name another data set, which is prepared as the first, as far as that was set and it has the same settings."""
     known = signature(_source(name)).parameters
     return Named(_located(name), {key: value for key, value in settings.items() if key in known and value is not None})
 

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from pyrogen import catalogue
 from pyrogen.card import accepted_columns
 from pyrogen.counts import is_csr, take
-from pyrogen.data import Batches, Dataset, Unpaired, UnpairedBatches, from_path
+from pyrogen.data import Batches, Dataset, Unpaired, UnpairedBatches, from_path, mutated
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
@@ -74,6 +74,7 @@ class Settings:
         patience: stop after that many evaluations without a better one.
         compile: on, off, or auto: if an estimate says that the run is long enough to pay for it.
         autocast: bfloat16 for linear layers and convolutions; densities stay in float32.
+        mutate: replace values of training batches with this probability, for a background model of outliers.
     """
 
     steps: int | None = None
@@ -92,6 +93,7 @@ class Settings:
     patience: int | None = None
     compile: Literal["auto", "on", "off"] = "auto"
     autocast: Literal["off", "bfloat16"] = "off"
+    mutate: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "epochs", "batch_size", "critic_steps", "evaluate_every", "log_every", "patience"):
@@ -176,7 +178,8 @@ class Recipe:
         for kind in ("model", "objective", "data"):
             for name, value in getattr(self, kind).settings.items():
                 # As in the parser: what is called like something before it goes by its kind.
-                options[f"{kind}_settings.{name}" if name in options else name] = value
+                taken = "data_seed" if (kind, name) == ("data", "seed") else f"{kind}_settings.{name}"
+                options[taken if name in options else name] = value
         for name, value in options.items():
             if value is not None:
                 words += [f"--{name.replace('_', '-')}", json.dumps(value).replace(" ", "").strip('"')]
@@ -278,6 +281,10 @@ class Recipe:
         columns = self._columns(dataset, programs)
         batch_size = self.training.batch_size
         drop_last = not objective.sums_over_data and dataset.num_data("train") > batch_size
+        if self.training.mutate is not None:
+            if isinstance(dataset, Unpaired):
+                raise UsageError("mutate is for one data set, and a translation has two: leave --mutate out")
+            dataset = mutated(dataset, self.training.mutate)
         return dataset.batches(batch_size, only=columns, drop_last=drop_last)
 
     def _example(self, dataset: Dataset | Unpaired, programs: Programs) -> dict[str, Tensor]:

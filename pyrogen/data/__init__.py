@@ -9,6 +9,7 @@ from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import encode_idx, read_idx, read_idx_folder
 from pyrogen.data.images import read_image_folder
 from pyrogen.data.mu_law import from_mu_law, to_mu_law
+from pyrogen.data.mutation import mutated
 from pyrogen.data.pixels import PIXELS, apply_pixels
 from pyrogen.data.recordings import speech
 from pyrogen.data.shapes import Factors, draw_factors, render, shapes
@@ -56,6 +57,7 @@ __all__ = [
     "iris",
     "kjv",
     "mnist_10k",
+    "mutated",
     "read_arrays",
     "read_idx",
     "read_idx_folder",
