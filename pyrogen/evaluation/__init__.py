@@ -17,9 +17,16 @@ from pyrogen.evaluation.disentanglement import (
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
-from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_likelihood
+from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_densities, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.observation import with_noise
+from pyrogen.evaluation.outliers import (
+    auroc,
+    likelihood_ratio,
+    negative_log_likelihood,
+    typicality,
+    watanabe_akaike,
+)
 from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.representation import Codes, active_units, encode, knn_probe, linear_probe
@@ -41,6 +48,7 @@ __all__ = [
     "ais",
     "attribute_arithmetic",
     "attribute_predictability",
+    "auroc",
     "bdmc",
     "beta_vae_score",
     "bits_per_char",
@@ -62,7 +70,9 @@ __all__ = [
     "lacks_density",
     "left_to_right",
     "levels_of",
+    "likelihood_ratio",
     "linear_probe",
+    "log_densities",
     "log_joint",
     "log_likelihood",
     "log_predictive",
@@ -70,6 +80,7 @@ __all__ = [
     "mode_coverage",
     "moment_proposal",
     "mutual_information_gap",
+    "negative_log_likelihood",
     "npmi",
     "perplexity",
     "precision_recall",
@@ -80,6 +91,8 @@ __all__ = [
     "text_distribution",
     "topic_diversity",
     "topic_stability",
+    "typicality",
     "uniformity",
+    "watanabe_akaike",
     "with_noise",
 ]

@@ -15,7 +15,7 @@ from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import log_weights, renyi_bound
 from pyrogen.sites import Program
 
-__all__ = ["elbo", "iwae", "log_likelihood"]
+__all__ = ["elbo", "iwae", "log_densities", "log_likelihood"]
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -55,11 +55,7 @@ def iwae(
         Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
     """
 
-    def bound(batch: dict[str, Tensor]) -> Tensor:
-        proposal = moment_proposal(model, guide, batch) if propose and guide is not None else guide
-        return renyi_bound(_log_weights(model, proposal, batch, num_particles))
-
-    return mean(over(batches, bound, model, guide), "nats", num_particles)
+    return mean(log_densities(model, guide, batches, num_particles, propose), "nats", num_particles)
 
 
 def log_likelihood(model: Program, batches: Batches) -> Estimate:
@@ -68,8 +64,41 @@ def log_likelihood(model: Program, batches: Batches) -> Estimate:
     Raises:
         ProgramError: where the model has a latent site that is not enumerated.
     """
-    values = over(batches, lambda batch: _log_weights(model, None, batch, 1)[0], model)
-    return mean(values, "nats")
+    return mean(log_densities(model, None, batches, 1), "nats")
+
+
+def log_densities(
+    model: Program, guide: Program | None, batches: Batches, num_particles: int = 100, propose: bool = False
+) -> Tensor:
+    r"""Return :math:`\log p(x_n)` of each datum, or the importance-weighted bound of a model with latents.
+
+    Args:
+        guide: ``None`` for a model without latents to integrate out, whose value is exact.
+        batches: as of :func:`elbo`.
+        num_particles: as of :func:`iwae`; of no use without a guide.
+        propose: likewise.
+
+    Returns:
+        Tensor of shape ``(data,)`` on the CPU, in nats.
+
+    Raises:
+        ProgramError: where there is no guide and the model has a latent site that is not enumerated, or there is no
+            figure per datum.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("x", dist.Uniform(0.0, 2.0), obs=x)
+        >>> log_densities(model, None, [{"x": torch.tensor([0.5, 1.5])}]).exp()
+        tensor([0.5000, 0.5000])
+    """
+
+    def bound(batch: dict[str, Tensor]) -> Tensor:
+        proposal = moment_proposal(model, guide, batch) if propose and guide is not None else guide
+        return renyi_bound(_log_weights(model, proposal, batch, 1 if guide is None else num_particles))
+
+    return over(batches, bound, model, guide)
 
 
 @contextmanager
