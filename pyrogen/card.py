@@ -357,7 +357,7 @@ def _calibration(objective: Objective, model: Program, guide: Program | None, ba
 
 
 def roles_of(model: Program, batches: Batches, guide: Program | None = None) -> Roles:
-    """Run programs on the first batch, and see what there is to measure."""
+    """Tell what there is to measure of programs, by a call with the first batch."""
     device = first_device(model)
     first = {name: column.to(device) for name, column in next(iter(batches)).items()}
     with rehearsal(modules_of(model, guide).values()), evaluating(model, guide):

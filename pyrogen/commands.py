@@ -13,6 +13,7 @@ from pyrogen import catalogue
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
 from pyrogen.card import Annealing, bound, evaluate, inspect
 from pyrogen.data import Dataset, Unpaired
+from pyrogen.detection import outliers
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate
 from pyrogen.files import write_file
@@ -217,6 +218,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], Result]] = {
     "resume": resume,
     "sample": sample,
     "complete": complete,
+    "outliers": outliers,
     "evaluate": evaluate_,
     "report": report,
     "compare": compare_,
