@@ -73,6 +73,17 @@ def test_the_page_on_representations(capsys: pytest.CaptureFixture[str]) -> None
     assert float(right) > 0.8
 
 
+def test_the_page_on_outliers(capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands, with a small model and few steps."""
+    page = (ROOT / "docs/outliers.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(block, "docs/outliers.md", "exec"), {})
+    for command in re.findall(r"^pyrogen (.*)", page, re.M):
+        assert main(re.sub(r"pixelcnn-pp .* --steps \d+", "made --hidden [8] --steps 2", command).split()) == 0
+    assert "taken as outliers: all 180 data of halves" in capsys.readouterr().out
+    assert Path("scores.csv").read_text().startswith("set,row,likelihood,ratio,typicality,waic\n")
+
+
 def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
     exec(compile(block, "docs/text.md", "exec"), {})
