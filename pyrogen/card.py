@@ -27,7 +27,6 @@ from pyrogen.spec import DataSpec, scaled
 from pyrogen.translation import collapse, distances, figures, translations
 
 __all__ = [
-    "COMPARED",
     "Annealing",
     "Roles",
     "accepted_columns",
