@@ -1,7 +1,8 @@
 """Held-out data whose missing part a fitted program draws: masks, and the draws."""
 
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from pyrogen.card import accepted_columns
 from pyrogen.data import Dataset, Unpaired, read_arrays
 from pyrogen.distributions import Autoregressive
 from pyrogen.errors import DataError, UsageError
-from pyrogen.evaluation import complete, evaluating
+from pyrogen.evaluation import complete, evaluating, impute, lacks_density
+from pyrogen.models import Incomplete
 from pyrogen.parameters import first_device
 from pyrogen.pictures import Drawing, image_grid
 from pyrogen.recipe import Programs
-from pyrogen.sites import is_data, is_latent, unwrapped
+from pyrogen.sites import Program, is_data, is_latent, unwrapped
 from pyrogen.spec import DataSpec
 
 __all__ = ["MASKS", "Completions", "completion_rows", "completions", "mask_of"]
@@ -114,13 +116,14 @@ def completions(
     """Complete the first data of a split.
 
     Args:
-        programs: a model whose data are drawn element by element, and no guide.
+        programs: a model whose data are drawn element by element, and no guide; or one whose elements are independent
+            given latents, and a guide with a density, for :func:`pyrogen.evaluation.impute`.
         dataset: the data.
         split: train, validation or test.
         mask: what is missing; see :func:`mask_of`.
         number: of data.
         draws: for each of them.
-        sweeps: see :func:`pyrogen.evaluation.complete`.
+        sweeps: see :func:`pyrogen.evaluation.complete`; of a guide, rounds after the first.
         seed: of the mask.
 
     Raises:
@@ -139,12 +142,44 @@ def completions(
     names = accepted_columns(programs.model, list(columns))
     first = {name: torch.cat([columns[name][:number]] * draws).to(device) for name in names}
     missing = torch.cat([_some(mask, mask_of(mask, number, dataset.spec.shape, seed))] * draws).to(device)
+    if names == ["x"] and _has_posterior(programs, first):
+        return _imputed(programs, first["x"][:number], missing[:number], draws, sweeps)
     with evaluating(*programs):
         d = _distribution(programs, first)
         completed = complete(d, first["x"], missing, sweeps)
         is_exact = d.given(first["x"], ~missing).is_exact
     x, missing = first["x"][:number], missing[:number]
     return Completions(x.cpu(), missing.cpu(), completed.unflatten(0, (draws, number)).cpu(), is_exact)
+
+
+PARTICLES = 5000
+"""Draws of a guide for each datum, of which so many are taken as there are to be completions."""
+
+
+def _has_posterior(programs: Programs, columns: dict[str, Tensor]) -> bool:
+    """Tell whether there is a guide with a density, to draw latents from given what is known."""
+    filled = {name: column.nan_to_num() for name, column in columns.items()}
+    return programs.guide is not None and not lacks_density(programs.guide, filled)
+
+
+def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps: int) -> Completions:
+    """Draw latents given what is known, and the rest given these."""
+    model, guide = programs
+    assert guide is not None
+    incomplete, missing = x.masked_fill(missing, torch.nan), missing | x.isnan()
+    if isinstance(model, Incomplete):
+        found = impute(model, guide, incomplete, PARTICLES, draws)
+    else:
+        with evaluating(*programs):
+            found = impute(
+                Incomplete(model), partial(_zero_filled, guide), incomplete, PARTICLES, draws, rounds=1 + sweeps
+            )
+    return Completions(x.cpu(), missing.cpu(), found.draws.cpu(), False)
+
+
+def _zero_filled(guide: Program, x: Tensor) -> Any:
+    """Call a guide that reads complete data alone."""
+    return guide(x.nan_to_num())
 
 
 def _some(name: str, missing: Tensor) -> Tensor:
@@ -175,5 +210,5 @@ def _distribution(programs: Programs, columns: dict[str, Tensor]) -> Autoregress
     why = f"its data depend on {', '.join(map(repr, hidden))}" if hidden else "it draws all elements of a datum at once"
     raise UsageError(
         f"{name} says nothing of a part of a datum given the rest: {why}. Models that draw element by element do, such "
-        f"as gated-pixelcnn, wavenet and char-rnn"
+        f"as gated-pixelcnn, wavenet and char-rnn, and those with a guide that has a density, such as vae and miwae"
     )

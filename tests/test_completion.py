@@ -1,11 +1,13 @@
 """Held-out data whose missing part is drawn: masks, the command, what it refuses."""
 
 import json
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
 import torch
 
+from pyrogen import catalogue
 from pyrogen.cli import main
 from pyrogen.completion import mask_of
 from pyrogen.errors import DataError, UsageError
@@ -84,13 +86,66 @@ def test_what_cannot_be_done_is_said(run, words, says, capsys):
 def test_other_models_are_refused_with_the_reason(tmp_path, capsys):
     train = "--data digits --pixels threshold --steps 5 --compile off --out"
     for model, why in (
-        ("vae --hidden [8]", "depend on 'z'"),
+        ("vae --hidden [8] --encoder deterministic --objective wae", "depend on 'z'"),
         ("generator --hidden [8] --objective mmd", "depend on 'z'"),
     ):
         out = tmp_path / model.split()[0]
         assert main(f"train {model} {train} {out}".split()) == 0
         assert main(["complete", str(out)]) == 2
         assert why in capsys.readouterr().err
+
+
+def test_a_vae_completes_by_its_posterior(tmp_path, capsys):
+    out = tmp_path / "vae"
+    assert main(f"train vae --data digits --pixels threshold --hidden [8] --steps 5 --out {out}".split()) == 0
+    capsys.readouterr()
+    words = ("--mask", "top", "-n", "3", "--draws", "2", "--sweeps", "1", "--out", str(tmp_path / "found.npz"))
+    said = complete(out, *words, capsys=capsys)
+    assert said == {"out": str(tmp_path / "found.npz"), "exact": False, "shape": [2, 3, 1, 8, 8]}
+    with np.load(tmp_path / "found.npz") as found:
+        x, missing, completed = (found[name] for name in ("x", "missing", "completed"))
+    assert (completed == x)[:, ~missing].all()
+    assert set(np.unique(completed)) <= {0.0, 1.0}
+
+
+@pytest.fixture
+def with_miwae(monkeypatch):
+    """Know the entry even where the package was installed before it had one."""
+    entry = EntryPoint("miwae", "pyrogen.models:miwae", "pyrogen.models")
+    installed = catalogue._installed
+    monkeypatch.setattr(
+        catalogue, "_installed", lambda kind: installed(kind) | ({"miwae": entry} if kind == "model" else {})
+    )
+
+
+def test_a_table_with_missing_values_from_the_command_line(with_miwae, tmp_path, capsys):
+    """Trained on a table with NaN, measured, drawn from, and filled in."""
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+    x[::2, 1] = np.nan
+    np.save(tmp_path / "table.npy", x)
+    out = tmp_path / "run"
+    words = f"train miwae --data {tmp_path / 'table.npy'} --missing true --hidden [8] --latent 2 --steps 10 --out {out}"
+    assert main([*words.split(), "--num_particles", "5"]) == 0
+    assert "16% missing" in capsys.readouterr().err
+    assert main(["evaluate", str(out), "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)["metrics"]
+    assert all(np.isfinite(figures[name]["value"]) for name in ("elbo", "iwae"))
+    assert main(["report", str(out)]) == 0
+    assert main(["sample", str(out)]) == 0
+    capsys.readouterr()
+    complete(out, "-n", "6", "--mask", "left", "--split", "train", capsys=capsys)
+    with np.load(out / "completions.npz") as found:
+        assert np.isfinite(found["completed"]).all()
+        assert found["missing"][:, 0].all()
+        assert (found["missing"][:, 1] == np.isnan(found["x"][:, 1])).all()
+        known = ~found["missing"]
+        assert (found["completed"][:, known] == found["x"][known]).all()
+
+
+def test_tables_with_nan_are_refused_where_none_is_meant(tmp_path, capsys):
+    np.save(tmp_path / "table.npy", np.array([[1.5, np.nan], [2.0, 1.0], [0.5, 3.0]]))
+    assert main(["train", "vae", "--data", str(tmp_path / "table.npy"), "--out", str(tmp_path / "run")]) == 65
+    assert "missing=true, for a model such as miwae" in capsys.readouterr().err
 
 
 def test_halves_and_files_of_the_wrong_shape(tmp_path):

@@ -163,3 +163,16 @@ def test_number_of_classes_is_common():
     x = grey(4)
     arrays = {"x_train": x, "y_train": np.array([0, 1, 0, 1]), "x_test": x, "y_test": np.array([0, 5, 0, 1])}
     assert from_arrays(arrays, validation=0.25).spec.num_classes == 6
+
+
+def test_nan_is_kept_where_it_is_missing():
+    x = np.array([[1, np.nan], [0.0, 1]])
+    data = from_arrays({"x": x}, validation=0, test=0, missing=True)
+    assert data.spec.kind == "real"
+    assert data.train["x"].isnan().sum() == 1
+    assert "in 0..1, 25% missing" in data.describe()
+    for values, says in ((np.array([[1.0, np.inf]]), "inf at index"), (np.array([[1.0, np.nan]]), "1 of 2 columns")):
+        with pytest.raises(DataError, match=says):
+            from_arrays({"x": values}, validation=0, test=0, missing=True)
+    with pytest.raises(UsageError, match="none of which is NaN"):
+        from_arrays({"x": x}, levels=2, missing=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyrogen.data import Batches, Dataset, breast_cancer, digits, iris, split
+from pyrogen.data import Batches, Dataset, breast_cancer, digits, iris, split, standardize
 from pyrogen.errors import DataError, UsageError
 from pyrogen.spec import DataSpec
 
@@ -171,3 +171,12 @@ def test_columns_that_do_not_fit():
 def test_unknown_split():
     with pytest.raises(UsageError, match=r"'tset'.*did you mean 'test'"):
         digits().batches(2, "tset")
+
+
+def test_standardising_leaves_out_what_is_missing():
+    x = torch.tensor([[1.0, 5.0], [3.0, float("nan")], [float("nan"), 9.0], [5.0, 7.0]])
+    data = standardize(split({"x": x}, DataSpec((2,), "real"), "n", validation=0.0, test=0.0))
+    found = data.train["x"]
+    assert int(found.isnan().sum()) == 2
+    torch.testing.assert_close(found.nanmean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.square().nanmean(0), torch.ones(2))

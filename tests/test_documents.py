@@ -84,6 +84,13 @@ def test_the_page_on_outliers(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("scores.csv").read_text().startswith("set,row,likelihood,ratio,typicality,waic\n")
 
 
+def test_the_page_on_missing_values(capsys: pytest.CaptureFixture[str]) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/missing.md").read_text(), re.S)
+    exec(compile(block, "docs/missing.md", "exec"), {})
+    imputed, of_columns = map(float, capsys.readouterr().out.split())
+    assert imputed < 0.5 * of_columns
+
+
 def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
     exec(compile(block, "docs/text.md", "exec"), {})

@@ -60,23 +60,24 @@ def check_dtype(array: Array, where: str) -> None:
         raise DataError(f"{where}: the data are empty, shape {array.shape}; expected at least one row and one value")
 
 
-def check_finite(array: Array, where: str) -> None:
-    """Refuse NaN and infinity; say how many and where the first is."""
+def check_finite(array: Array, where: str, missing: bool = False) -> None:
+    """Refuse NaN, but for what is ``missing``, and infinity; say how many and where the first is."""
     if array.dtype.kind != "f":
         return
-    bad = ~np.isfinite(array)
+    bad = np.isinf(array) if missing else ~np.isfinite(array)
     if bad.any():
         detail = locate(array, bad)
-        raise DataError(f"{where}: {detail}; expected finite numbers. Drop these rows or fill the values in")
+        kept = "" if missing else ", or, where NaN is what is missing, say so: missing=true, for a model such as miwae"
+        raise DataError(f"{where}: {detail}; expected finite numbers. Drop these rows or fill the values in{kept}")
 
 
-def check_reals(array: Array, where: str) -> Tensor:
-    """Return float32 values of the same shape; refuse what is not finite in float32."""
+def check_reals(array: Array, where: str, missing: bool = False) -> Tensor:
+    """Return float32 values of the same shape; refuse what is not finite in float32, but for what is ``missing``."""
     check_dtype(array, where)
-    check_finite(array, where)
+    check_finite(array, where, missing)
     with np.errstate(over="ignore"):
         values = array.astype(np.float32)
-    bad = ~np.isfinite(values)
+    bad = np.isinf(values)
     if bad.any():
         raise DataError(f"{where}: {locate(array, bad)} beyond the range of float32 (3.4e38). Rescale the data")
     return torch.from_numpy(values)

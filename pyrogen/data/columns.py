@@ -12,6 +12,7 @@ integers 0..16                              ``levels``: one more than the larges
 integers 0..255                             ``levels``: 256
 other integers                              refused: give ``levels``, or save floats for reals
 floats                                      ``real``
+NaN among any of these, where it is missing ``real``
 ==========================================  ==========================================================
 
 **The rule for shapes**: (N,) -> (1,); (N, D) -> (D,); (N, H, W) -> (1, H, W); (N, H, W, C) and (N, C, H, W) with C of
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyrogen.data.checks import MAX_LEVELS, check_dtype, check_finite, check_labels, check_levels, check_reals
-from pyrogen.errors import DataError
+from pyrogen.errors import DataError, UsageError
 from pyrogen.spec import DataSpec, Kind
 
 __all__ = ["channels_first", "kind_and_levels", "read_columns"]
@@ -37,7 +38,12 @@ FEW_LEVELS = 16
 
 
 def read_columns(
-    arrays: Mapping[str, Array], name: str, where: str, levels: int | None = None, num_classes: int | None = None
+    arrays: Mapping[str, Array],
+    name: str,
+    where: str,
+    levels: int | None = None,
+    num_classes: int | None = None,
+    missing: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor] | None, DataSpec]:
     """Check arrays and turn them into columns, the columns of a given test set or ``None``, and their spec.
 
@@ -47,9 +53,12 @@ def read_columns(
         where: the file that error messages name.
         levels: how many levels ``x`` has, where the rule above would be wrong.
         num_classes: how many classes ``y`` has, where the largest label + 1 would be wrong.
+        missing: whether a value of ``x`` that is NaN is missing, and not a mistake.
 
     Raises:
-        DataError: empty, not numbers, not finite, out of range, or shapes and lengths that do not fit.
+        UsageError: ``missing`` with ``levels``.
+        DataError: empty, not numbers, not finite, out of range, or shapes and lengths that do not fit; likewise where
+            some element of ``x`` has no value in any row.
 
     Example:
         >>> columns, _, spec = read_columns({"x": np.eye(3, dtype=np.uint8), "y": np.arange(3)}, "toy", "here")
@@ -62,19 +71,29 @@ def read_columns(
     if len(set(shapes.values())) != 1:
         raise DataError(f"{where}: rows of different shapes {shapes}; expected one shape in training and test data")
     for key, array in shaped.items():
-        check_finite(array, f"{where}, {key}")
+        check_finite(array, f"{where}, {key}", missing)
+        if missing:
+            check_missing(array, levels, f"{where}, {key}")
     kind, found_levels, unit = kind_and_levels(list(shaped.values()), levels, where)
     parts: dict[str, dict[str, Tensor]] = {"train": {}, "test": {}}
     for key, array in shaped.items():
         values = array if unit == 1 else array // unit
         at = f"{where}, {key}"
         parts[split_of(key)]["x"] = (
-            check_reals(values, at) if found_levels is None else check_levels(values, found_levels, at)
+            check_reals(values, at, missing) if found_levels is None else check_levels(values, found_levels, at)
         )
     classes = read_labels(arrays, parts, num_classes, where)
     shape = next(iter(shapes.values()))
     spec = DataSpec(shape, kind, levels=found_levels, num_classes=classes, name=name)
     return parts["train"], parts["test"] or None, spec
+
+
+def check_missing(array: Array, levels: int | None, where: str) -> None:
+    """Refuse what leaves nothing to learn from, and settings that NaN does not go with."""
+    if levels is not None:
+        raise UsageError(f"{where}: levels are whole numbers, none of which is NaN. Leave out `missing`, or `levels`")
+    if array.dtype.kind == "f" and (empty := np.isnan(array).all(0)).any():
+        raise DataError(f"{where}: {int(empty.sum())} of {empty.size} columns have no value in any row. Drop these")
 
 
 def read_labels(

@@ -136,12 +136,15 @@ class Dataset:
         drawn += ", drawn anew in every batch" if self.transform is not None else ""
         labels = "no labels" if self.spec.num_classes is None else f"{self.spec.num_classes} classes"
         found = f"x {self.spec.shape} {str(stored.dtype).removeprefix('torch.')} in {self._range()}"
+        share = float(stored.isnan().double().mean()) if stored.is_floating_point() else 0.0
+        found += f", {share:.0%} missing" if share else ""
         return f"{self.name}: {counts}, {found}, {kind}{drawn}, {labels}"
 
     def _range(self) -> str:
         # Where training values are drawn anew they are stored as levels, the others as what was drawn.
         splits = SPLITS if self.transform is None else SPLITS[:1]
-        values = [self.split(name)["x"] for name in splits if len(self.split(name)["x"])]
+        found = (self.split(name)["x"] for name in splits)
+        values = [x for x in (x[~x.isnan()] if x.is_floating_point() else x for x in found) if len(x)]
         low = min(float(x.min()) for x in values)
         high = max(float(x.max()) for x in values)
         return f"{low:.4g}..{high:.4g}"

@@ -43,6 +43,7 @@ def from_arrays(
     pixels: str | None = None,
     levels: int | None = None,
     num_classes: int | None = None,
+    missing: bool = False,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -56,6 +57,7 @@ def from_arrays(
         pixels: a row of :data:`pyrogen.data.pixels.PIXELS`; ``None`` leaves the values as they are.
         levels: how many levels ``x`` has, where it cannot be seen from the values.
         num_classes: how many classes ``y`` has, where it is not the largest label + 1.
+        missing: whether a value of ``x`` that is NaN is missing, as :class:`~pyrogen.models.Incomplete` reads it.
         validation: fraction of validation rows.
         test: fraction of test rows; not used where the data come with test rows.
         seed: of the cut and of values that are drawn once.
@@ -70,7 +72,7 @@ def from_arrays(
         >>> print(data.describe())
         line: 16 train + 2 validation + 2 test, x (2,) float32 in 0..39, real, no labels
     """
-    columns, given_test, spec = read_columns(arrays, name, where or name, levels, num_classes)
+    columns, given_test, spec = read_columns(arrays, name, where or name, levels, num_classes, missing)
     dataset = split(columns, spec, name, validation, test, seed, given_test)
     return dataset if pixels is None else apply_pixels(dataset, pixels, seed)
 
@@ -161,6 +163,7 @@ def from_path(
     pixels: str | None = None,
     levels: int | None = None,
     num_classes: int | None = None,
+    missing: bool = False,
     size: int | tuple[int, int] | None = None,
     grayscale: bool = False,
     stop_words: str | None = None,
@@ -183,7 +186,7 @@ def from_path(
 
     Args:
         path: a file or folder; its name becomes the name of the data.
-        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes`` and ``seed``.
+        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes``, ``missing`` and ``seed``.
         size: for image folders: height and width to resize to.
         grayscale: for image folders: turn colours into grey.
         stop_words: for text: english leaves function words out.
@@ -212,7 +215,7 @@ def from_path(
     if has_characters(path, unit):
         check_left_out(path, "one text", pixels=pixels, levels=levels, num_classes=num_classes, size=size)
         check_left_out(path, "one text", grayscale=grayscale, seconds=seconds, stop_words=stop_words)
-        check_left_out(path, "one text", pruning=pruning != Pruning())
+        check_left_out(path, "one text", pruning=pruning != Pruning(), missing=missing)
         text = read_characters(path, unit or "character")
         return from_characters(text, name=name, where=str(path), length=length, validation=validation, test=test)
     if unit is not None:
@@ -221,12 +224,14 @@ def from_path(
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
     if has_sounds(path) and has_no_words:
         check_left_out(path, "sounds", pixels=pixels, num_classes=num_classes, size=size, grayscale=grayscale)
+        check_left_out(path, "sounds", missing=missing)
         return from_wavs(path, name=name, seconds=seconds, length=length, levels=levels or MAX_LEVELS, **cut)
     check_left_out(path, "data that are no sounds", seconds=seconds, length=length)
     if has_words(path):
         check_left_out(
             path, "words", pixels=pixels, levels=levels, num_classes=num_classes, size=size, grayscale=grayscale
         )
+        check_left_out(path, "words", missing=missing)
         return read_corpus(path, name, stop_words, pruning, **cut)
     if not has_no_words:
         raise UsageError(
@@ -239,7 +244,8 @@ def from_path(
     elif size is not None or grayscale:
         raise UsageError(f"{path}: `size` and `grayscale` are for folders of images only. Leave them out")
     arrays = reader(path, **image_settings)
-    return from_arrays(arrays, name=name, where=str(path), pixels=pixels, levels=levels, num_classes=num_classes, **cut)
+    meaning: dict[str, Any] = {"pixels": pixels, "levels": levels, "num_classes": num_classes, "missing": missing}
+    return from_arrays(arrays, name=name, where=str(path), **meaning, **cut)
 
 
 def has_sounds(path: Path) -> bool:

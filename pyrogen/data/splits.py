@@ -96,10 +96,11 @@ def num_rows(name: str, fraction: float, total: int) -> int:
 def standardize(dataset: Dataset) -> Dataset:
     r"""Map every column of real ``x`` to :math:`(x - m) / s`, the mean and deviation of the *training* rows alone.
 
-    A feature that is constant in training is only centred.
+    A feature that is constant in training is only centred; values that are missing, NaN, do not count, and stay so.
     """
     x = dataset.train["x"].double()
-    m, s = x.mean(0), x.std(0, correction=0)
+    m = x.nanmean(0)
+    s = (x - m).square().nanmean(0).sqrt()
     s = torch.where(s > 0, s, torch.ones_like(s))
 
     def scaled(columns: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from pyrogen.evaluation.disentanglement import (
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
+from pyrogen.evaluation.imputation import Imputation, impute
 from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_densities, log_likelihood
 from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.observation import with_noise
@@ -41,6 +42,7 @@ __all__ = [
     "Codes",
     "Coverage",
     "Estimate",
+    "Imputation",
     "PrecisionRecall",
     "Sandwich",
     "accuracy",
@@ -63,6 +65,7 @@ __all__ = [
     "evaluating",
     "factor_vae_score",
     "frechet_distance",
+    "impute",
     "iwae",
     "kernel_distance",
     "knn_probe",

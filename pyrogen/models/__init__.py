@@ -10,11 +10,12 @@ from pyrogen.models.dirichlet_process_mixture import (
     StickBreakingPosterior,
     dirichlet_process_mixture,
 )
-from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
+from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder, StudentTEncoder
 from pyrogen.models.experts import ProductOfExperts
 from pyrogen.models.gaussian_mixture import GaussianMixture, gaussian_mixture
 from pyrogen.models.generator import ConditionalGenerator, Generator, dcgan, generator, progressive_gan
 from pyrogen.models.image_entries import gated_pixelcnn, pixel_rnn, pixelcnn, pixelcnn_pp
+from pyrogen.models.incomplete import Imputed, Incomplete, miwae
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
@@ -46,6 +47,8 @@ __all__ = [
     "GaussianMixture",
     "Generator",
     "ImplicitEncoder",
+    "Imputed",
+    "Incomplete",
     "JointVAE",
     "Likelihood",
     "LogisticNormalEncoder",
@@ -56,6 +59,7 @@ __all__ = [
     "ProductOfExperts",
     "RecurrentModel",
     "StickBreakingPosterior",
+    "StudentTEncoder",
     "TopicModel",
     "Translator",
     "char_rnn",
@@ -73,6 +77,7 @@ __all__ = [
     "likelihood_of_element",
     "local_optimum",
     "made",
+    "miwae",
     "nade",
     "pixel_rnn",
     "pixelcnn",

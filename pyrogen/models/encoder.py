@@ -6,12 +6,13 @@ import torch
 from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Size, Tensor, nn
+from torch.nn.functional import softplus
 
 from pyrogen.distributions import Implicit
 from pyrogen.nn import MLP
 from pyrogen.spec import DataSpec, scaled
 
-__all__ = ["DeterministicEncoder", "Encoder", "GaussianEncoder", "ImplicitEncoder"]
+__all__ = ["DeterministicEncoder", "Encoder", "GaussianEncoder", "ImplicitEncoder", "StudentTEncoder"]
 
 
 class Encoder(PyroModule):
@@ -59,6 +60,24 @@ class GaussianEncoder(Encoder):
     def posterior(self, x: Tensor) -> TorchDistribution:
         loc, raw_scale = self.encoder(scaled(x, self.spec)).chunk(2, -1)
         return dist.Normal(loc, 2 * raw_scale.sigmoid()).to_event(1)
+
+
+class StudentTEncoder(Encoder):
+    r"""A guide whose coordinates are independent, with tails that keep importance weights bounded.
+
+    .. math::
+        q(z \mid x) = \prod_j \mathrm{St}\left(z_j; \mu_j(x), \sigma_j(x), \nu_j(x)\right), \quad
+        \sigma = \operatorname{softplus} a, \quad \nu = 3 + \operatorname{softplus} b
+
+    Args:
+        encoder: the network from ``(*batch, *spec.shape)`` to ``(*batch, 3 * latent)``: :math:`\mu`, :math:`a` and
+            :math:`b`.
+        spec: the data.
+    """
+
+    def posterior(self, x: Tensor) -> TorchDistribution:
+        loc, raw_scale, raw_freedom = self.encoder(scaled(x, self.spec)).chunk(3, -1)
+        return dist.StudentT(3.0 + softplus(raw_freedom), loc, softplus(raw_scale)).to_event(1)
 
 
 class DeterministicEncoder(Encoder):

@@ -12,7 +12,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder
+from pyrogen.models.encoder import DeterministicEncoder, Encoder, GaussianEncoder, ImplicitEncoder, StudentTEncoder
 from pyrogen.models.likelihood import Likelihood, likelihood_for
 from pyrogen.nn import (
     MLP,
@@ -85,22 +85,22 @@ def vae(
     network: Literal["mlp", "convolutional"] = "mlp",
     channels: Sequence[int] = (32, 64),
     prior: Literal["normal", "flow"] = "normal",
-    encoder: Literal["gaussian", "deterministic", "implicit"] = "gaussian",
+    encoder: Literal["gaussian", "student-t", "deterministic", "implicit"] = "gaussian",
     noise: int = 16,
 ) -> tuple[VAE, Encoder]:
     """Make a variational autoencoder for some data.
 
     Args:
         spec: shape and kind of the data.
-        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian or laplace; by the data's
-            kind if not given.
+        likelihood: bernoulli, categorical, discretized-logistic, logistic-mixture, gaussian, laplace or student-t; by
+            the data's kind if not given.
         latent: the number of latent variables.
         hidden: widths of the hidden layers of encoder and decoder (mlp).
         network: mlp, or convolutional for images.
         channels: channels after each halving of the image (convolutional).
         prior: normal, or flow: a neural spline flow, learned.
-        encoder: gaussian, deterministic (for aae and wae), or implicit: noise goes in, and there is no density (for
-            avb, aae, wae, alpha-gan, ali).
+        encoder: gaussian, student-t (for iwae: tails are heavy), deterministic (for aae and wae), or implicit: noise
+            goes in, and there is no density (for avb, aae, wae, alpha-gan, ali).
         noise: the size of an implicit encoder's noise.
 
     Returns:
@@ -122,7 +122,12 @@ def vae(
         raise UsageError(f"noise must be at least 1, found {noise}")
     network_of_data: nn.Module
     decoder: nn.Module
-    num_outputs = {"gaussian": 2 * latent, "deterministic": latent, "implicit": FEATURES}[encoder]
+    num_outputs = {
+        "gaussian": 2 * latent,
+        "student-t": 3 * latent,
+        "deterministic": latent,
+        "implicit": FEATURES,
+    }[encoder]
     if network == "convolutional":
         if len(spec.shape) != 3:
             raise UsageError(f"a convolutional network needs images (channels, height, width), found {spec.shape}")
@@ -136,6 +141,7 @@ def vae(
     flow = spline_flow(latent) if prior == "flow" else None
     guides: dict[str, Callable[[], Encoder]] = {
         "gaussian": lambda: GaussianEncoder(network_of_data, spec),
+        "student-t": lambda: StudentTEncoder(network_of_data, spec),
         "deterministic": lambda: DeterministicEncoder(network_of_data, spec),
         "implicit": lambda: ImplicitEncoder(network_of_data, spec, FEATURES, latent, noise),
     }
