@@ -392,6 +392,13 @@ def test_rows_are_imputed_alike_in_parts_and_together(monkeypatch):
     assert found.draws.shape == (2, 12, 5)
 
 
+def test_every_part_of_the_particles_is_drawn_from(monkeypatch):
+    """Of 100 particles with equal weights, gone through one by one, 100 draws meet 63 on average, give or take 3."""
+    monkeypatch.setattr(pyrogen.evaluation.imputation, "ROWS", 1)
+    found = impute(Incomplete(ppca()), exact, torch.tensor(ROWS[:1]), 100, 100)
+    assert abs(len(found.draws[:, 0, 1].unique()) - 100 * (1 - 0.99**100)) < 4.5 * 3.1
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "says"),
     [
