@@ -17,6 +17,7 @@ from pyrogen.evaluation import complete, evaluating, impute, lacks_density
 from pyrogen.models import Incomplete
 from pyrogen.parameters import first_device
 from pyrogen.pictures import Drawing, image_grid
+from pyrogen.programs import shared_latents
 from pyrogen.recipe import Programs
 from pyrogen.sites import Program, is_data, is_latent, unwrapped
 from pyrogen.spec import DataSpec
@@ -157,9 +158,13 @@ PARTICLES = 5000
 
 
 def _has_posterior(programs: Programs, columns: dict[str, Tensor]) -> bool:
-    """Tell whether there is a guide with a density, to draw latents from given what is known."""
+    """Tell whether there is a guide with a density, to draw each datum's latents from given what is known of it."""
+    model, guide = programs
+    if guide is None:
+        return False
     filled = {name: column.nan_to_num() for name, column in columns.items()}
-    return programs.guide is not None and not lacks_density(programs.guide, filled)
+    with evaluating(model, guide):
+        return not lacks_density(guide, filled) and not shared_latents(model, guide, **filled).nodes
 
 
 def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps: int) -> Completions:

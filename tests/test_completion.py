@@ -148,6 +148,15 @@ def test_tables_with_nan_are_refused_where_none_is_meant(tmp_path, capsys):
     assert "missing=true, for a model such as miwae" in capsys.readouterr().err
 
 
+def test_latents_that_all_data_share_complete_nothing(tmp_path, capsys):
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(size=(40, 2)).astype("float32"))
+    for model, code in (("dirichlet-process-mixture --components 3", 2), ("ppca --latent 1", 0)):
+        out = tmp_path / model.split()[0]
+        assert main(f"train {model} --data {tmp_path / 'table.npy'} --steps 3 --compile off --out {out}".split()) == 0
+        assert main(["complete", str(out)]) == code
+    assert "says nothing of a part of a datum given the rest" in capsys.readouterr().err
+
+
 def test_halves_and_files_of_the_wrong_shape(tmp_path):
     assert mask_of("right", 2, (4,)).tolist() == [[False, False, True, True]] * 2
     with pytest.raises(UsageError, match="have no top"):
