@@ -3,8 +3,8 @@
 Every (data, method, seed) appends a line to ``results/imputation.jsonl``; what is there is not run again. What is
 missing is the same for all: that of the authors' notebooks.
 
-Run: ``python benchmarks/imputation.py [--data breast-cancer iris] [--methods NAME ...] [--seeds 5]``; with no seeds, the
-table is written of what is there.
+Run: ``python benchmarks/imputation.py [--data breast-cancer iris] [--methods NAME ...] [--seeds 5]``; with
+``--seeds 0``, only the table is written.
 """
 
 import argparse
@@ -171,12 +171,12 @@ def main() -> None:
                versions("torch", "pyro-ppl", "scikit-learn", "pyrogen-ppl")),
         f"After MIWAE (Mattei and Frellsen, 2019), https://arxiv.org/abs/1812.02633, by the protocol of the authors' "
         f"notebooks, https://github.com/pamattei/miwae. Half of the values of each table, standardised, are missing "
-        f"completely at random, by NumPy's seed {SEED_OF_MASK}; mean squared error where they are missing. "
-        f"Two layers of {HIDDEN[0]} in encoder and decoder, SiLU, where the notebook on breast cancer has a third layer in "
-        f"the encoder, ReLU and a Student-t guide; {NUM_PARTICLES} particles in training, {OF_IMPUTATION:,} to fill in, "
-        f"where the notebook on iris has 10; Adam, whole batches alone. By the "
-        f"guide's mean: what the decoder makes of it, without weights. The bound is that of the observed values of a "
-        f"datum. Mean ± standard error over seeds of training; what is missing is the same for all.",
+        f"completely at random, by NumPy's seed {SEED_OF_MASK}; mean squared error where they are missing. Encoder and "
+        f"decoder have two layers of {HIDDEN[0]}, SiLU, where the notebook on breast cancer has a third one in the "
+        f"encoder, ReLU and a Student-t guide; {NUM_PARTICLES} particles in training, {OF_IMPUTATION:,} to fill in, "
+        f"where the notebook on iris has 10; Adam, whole batches alone. By the guide's mean: what the decoder makes "
+        f"of it, without weights. The bound is that of the observed values of a datum. Mean ± standard error over seeds "
+        f"of training; what is missing is the same for all.",
         *(
             f"## {name}\n\n{setting.latent} latent variable{'s' if setting.latent > 1 else ''}, rate {setting.rate:g}, "
             f"batches of {setting.batch}, {setting.epochs:,} epochs; the notebook's one run has {setting.published}."
