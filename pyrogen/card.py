@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from pyro import poutine
 from torch import Tensor, nn
+from torch.distributions import Categorical
 
 from pyrogen import evaluation, language, topics
 from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired
@@ -105,6 +106,7 @@ class Roles(NamedTuple):
         shares_latents: whether these are all shared by the data, so that a datum has no bound of its own.
         is_implicit: whether its data have no density.
         has_implicit_guide: whether the guide's latents have none.
+        infers_labels: whether the guide draws the label ``y`` from a categorical distribution.
     """
 
     observed: dict[str, str]
@@ -112,6 +114,7 @@ class Roles(NamedTuple):
     shares_latents: bool
     is_implicit: bool
     has_implicit_guide: bool
+    infers_labels: bool
 
 
 def bound(
@@ -294,6 +297,8 @@ def evaluate(
         }
     if list(roles.observed) == ["y"] and not roles.has_latents and dataset.spec.num_classes is not None:
         measured["accuracy"] = evaluation.accuracy(model, batches, site=roles.observed["y"])
+    if guide is not None and roles.infers_labels and dataset.spec.num_classes is not None:
+        measured["accuracy"] = evaluation.guide_accuracy(guide, batches)
     return measured | of_critics
 
 
@@ -362,6 +367,7 @@ def roles_of(model: Program, batches: Batches, guide: Program | None = None) -> 
     with rehearsal(modules_of(model, guide).values()), evaluating(model, guide):
         sites = poutine.trace(model).get_trace(**first).nodes
         has_implicit_guide = evaluation.lacks_density(guide, first)
+        label = None if guide is None else poutine.trace(guide).get_trace(**first).nodes.get("y")
     hidden = [s for s in sites.values() if is_latent(s) and s["infer"].get("enumerate") != "parallel"]
     plates = plates_of_data(sites.values())
     implicit = {name: name for name in first.keys() & sites.keys() if is_implicit(sites[name]["fn"])}
@@ -372,4 +378,5 @@ def roles_of(model: Program, batches: Batches, guide: Program | None = None) -> 
         bool(hidden) and all(is_shared(site, plates) for site in hidden),
         any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)),
         has_implicit_guide,
+        label is not None and is_latent(label) and isinstance(label["fn"], Categorical),
     )

@@ -13,7 +13,7 @@ __all__ = ["DataSpec", "check_vectors", "num_labels", "one_hot", "scaled", "unsc
 
 Kind = Literal["binary", "levels", "dequantized", "real", "counts"]
 
-LATER = frozenset(["sample_rate", "symbols"])
+LATER = frozenset(["sample_rate", "symbols", "num_labelled"])
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class DataSpec:
         sample_rate: samples a second of sounds, whose levels are those of mu-law; ``None`` of other data.
         symbols: the characters, or :data:`~pyrogen.alphabet.BYTES`, that a text's levels stand for; ``None`` of other
             data.
+        num_labelled: how many training data have a label that is known; ``None`` where all have one, or none.
 
     Example:
         >>> DataSpec((1, 8, 8), "levels", levels=17).num_dims
@@ -51,6 +52,7 @@ class DataSpec:
     num_data: int | None = None
     sample_rate: int | None = None
     symbols: tuple[str, ...] | None = None
+    num_labelled: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))

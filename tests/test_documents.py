@@ -91,6 +91,16 @@ def test_the_page_on_missing_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert imputed < 0.5 * of_columns
 
 
+def test_the_page_on_semi_supervised_learning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks are read one after the other: the second takes up what the first defines."""
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/semi_supervised.md").read_text(), re.S):
+        exec(compile(block.replace("num_steps=800", "num_steps=60"), "docs/semi_supervised.md", "exec"), names)
+    accuracy, described = capsys.readouterr().out.splitlines()
+    assert accuracy.startswith("Estimate(")
+    assert "50 labels known" in described
+
+
 def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
     exec(compile(block, "docs/text.md", "exec"), {})

@@ -135,6 +135,7 @@ class Dataset:
         drawn = f" by {self.pixels!r}" if self.pixels not in (None, "levels") else ""
         drawn += ", drawn anew in every batch" if self.transform is not None else ""
         labels = "no labels" if self.spec.num_classes is None else f"{self.spec.num_classes} classes"
+        labels += "" if self.spec.num_labelled is None else f", {self.spec.num_labelled:,} labels known"
         found = f"x {self.spec.shape} {str(stored.dtype).removeprefix('torch.')} in {self._range()}"
         share = float(stored.isnan().double().mean()) if stored.is_floating_point() else 0.0
         found += f", {share:.0%} missing" if share else ""

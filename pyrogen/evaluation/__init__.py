@@ -2,7 +2,7 @@
 
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
-from pyrogen.evaluation.classification import accuracy, calibration_error, label_calibration
+from pyrogen.evaluation.classification import accuracy, calibration_error, guide_accuracy, label_calibration
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
 from pyrogen.evaluation.disentanglement import (
@@ -65,6 +65,7 @@ __all__ = [
     "evaluating",
     "factor_vae_score",
     "frechet_distance",
+    "guide_accuracy",
     "impute",
     "iwae",
     "kernel_distance",

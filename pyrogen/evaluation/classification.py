@@ -10,7 +10,7 @@ from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.likelihood import Batches, over
 from pyrogen.sites import Program, is_latent
 
-__all__ = ["accuracy", "calibration_error", "label_calibration"]
+__all__ = ["accuracy", "calibration_error", "guide_accuracy", "label_calibration"]
 
 
 def accuracy(model: Program, batches: Batches, site: str = "y", column: str = "y") -> Estimate:
@@ -77,6 +77,30 @@ def label_calibration(
     return Estimate(calibration_error(probability, right), None, unit), Estimate(
         float(found.mean()), float(found.std()), unit
     )
+
+
+def guide_accuracy(guide: Program, batches: Batches, site: str = "y", column: str = "y") -> Estimate:
+    """Measure how often the most probable label of ``q(y | x)`` is the right one, where a guide draws the label.
+
+    Args:
+        guide: a program that takes the batches without their labels, and draws the label before all that depends on it.
+        batches: dicts with the labels, and the guide's other arguments.
+        site: the label's site, with a categorical distribution.
+        column: the labels' name in the batches.
+
+    Raises:
+        ProgramError: where the guide has no such site.
+    """
+
+    def correct(batch: dict[str, Tensor]) -> Tensor:
+        others = {name: values for name, values in batch.items() if name != column}
+        node = poutine.trace(guide).get_trace(**others).nodes.get(site, {})
+        fn = node.get("fn")
+        if not isinstance(fn, Categorical):
+            raise ProgramError(f"the guide has no categorical site {site!r}, whose accuracy there would be")
+        return (fn.logits.argmax(-1) == batch[column]).double()
+
+    return mean(over(batches, correct, guide), "fraction")
 
 
 def calibration_error(probability: Tensor, outcome: Tensor, bins: int = 15) -> float:

@@ -20,6 +20,7 @@ from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.recurrent import RecurrentModel
+from pyrogen.models.semi_supervised import M2, m2
 from pyrogen.models.sound_entries import wavenet
 from pyrogen.models.text_entries import char_rnn, transformer
 from pyrogen.models.topic_entries import correlated_topics, lda, prodlda
@@ -31,6 +32,7 @@ from pyrogen.models.vae import VAE, vae
 __all__ = [
     "LDA",
     "LIKELIHOODS",
+    "M2",
     "PPCA",
     "VAE",
     "AutoImplicit",
@@ -76,6 +78,7 @@ __all__ = [
     "lda",
     "likelihood_of_element",
     "local_optimum",
+    "m2",
     "made",
     "miwae",
     "nade",

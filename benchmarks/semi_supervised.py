@@ -1,0 +1,177 @@
+"""Semi-supervised learning: digits by few labels, with and without what the labelled bound lacks.
+
+Every (part, setting, seed) appends a line to ``results/semi_supervised.jsonl``; what is there is not run again.
+
+Run: ``python benchmarks/semi_supervised.py [--parts digits mnist] [--settings NAME ...] [--seeds 3]``.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from torch import Tensor
+from torch.optim import Adam
+
+from pyrogen.data import Batches, Dataset, digits, mnist_10k
+from pyrogen.evaluation import Estimate, accuracy, guide_accuracy
+from pyrogen.inference import ELBO, MaximumLikelihood, Objective, train
+from pyrogen.models import classifier, m2, vae
+from pyrogen.sites import Program
+from pyrogen.stacking import encoded
+
+ROWS = RESULTS / "semi_supervised.jsonl"
+Judge = Callable[[list[dict[str, Tensor]]], Estimate]
+CLASSIFIER_STEPS, CLASSIFIER_BATCH, RATE = 500, 50, 1e-3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the data sets, and how long it is learned.
+
+    Attributes:
+        data: loads it, with few labels, by a seed.
+        what: says what it is.
+        labels: how many are known.
+        hidden: the widths of all networks.
+        latent: the number of styles.
+        codes: the number of M1's latent variables.
+        rate: of M2's Adam.
+        class_weight: of a label; that of the paper, 0.1 N / labels, is too small for so few steps.
+        steps: of M2.
+        m1_steps: of the VAE.
+    """
+
+    data: Callable[..., Dataset]
+    what: str
+    labels: int
+    hidden: tuple[int, ...]
+    latent: int
+    codes: int
+    rate: float
+    class_weight: float
+    steps: int
+    m1_steps: int
+    batch: int = 100
+
+
+PARTS = {
+    "digits": Part(
+        digits, "The digits of scikit-learn, 1,437 of 8 x 8 pixels to learn from", 50, (128,), 10, 10, 3e-3, 20.0,
+        2000, 2000,
+    ),
+    "mnist": Part(
+        mnist_10k, "8,000 of MNIST's digits to learn from", 100, (256,), 32, 32, 3e-3, 80.0, 8000, 1500,
+    ),
+}  # fmt: skip
+
+
+def fit(
+    objective: Objective, programs: tuple[Program, Program | None], batches: Iterable[Any], rate: float, steps: int
+) -> None:
+    for _ in train(objective, *programs, batches, partial(Adam, lr=rate), num_steps=steps, validate=False):
+        pass
+
+
+def by_classifier(part: Part, data: Dataset) -> Judge:
+    """Train the classifier of M2 on what has labels, and nothing else."""
+    programs = classifier(data.spec, hidden=part.hidden)
+    known = data.train["y"] >= 0
+    columns = {name: column[known] for name, column in data.train.items()}
+    batches = Batches(columns, CLASSIFIER_BATCH, transform=data.transform)
+    fit(MaximumLikelihood(), programs, batches, rate=RATE, steps=CLASSIFIER_STEPS)
+    return lambda batches: accuracy(programs[0], batches)
+
+
+def by_m2(part: Part, data: Dataset, **settings: Any) -> Judge:
+    programs = m2(
+        data.spec, **{"latent": part.latent, "hidden": part.hidden, "class_weight": part.class_weight} | settings
+    )
+    batches = data.batches(part.batch, drop_last=True)
+    fit(ELBO(), programs, batches, rate=part.rate, steps=part.steps)
+    return lambda batches: guide_accuracy(programs[1], batches)
+
+
+def with_codes(part: Part, data: Dataset) -> Dataset:
+    """Return data as the latents of a VAE that has seen no label."""
+    programs = vae(data.spec, latent=part.codes, hidden=(*part.hidden, *part.hidden))
+    batches = data.batches(part.batch, only=["x"], drop_last=True)
+    fit(ELBO(), programs, batches, rate=part.rate, steps=part.m1_steps)
+    return encoded(programs[1], data)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "classifier": {},
+    "M2, drawn labels, no class term": {"missing": "drawn", "class_weight": 0.0},
+    "M2, no class term": {"class_weight": 0.0},
+    "M2": {},
+    "M1 + classifier": {},
+    "M1 + M2": {},
+}
+"""What is set besides the part's settings."""
+
+
+def measure(part: Part, setting: str, seed: int) -> dict[str, float]:
+    """Learn from few labels, and count how often the classifier is right on held-out digits."""
+    data = part.data(pixels="dynamic-binary", labels=part.labels, seed=seed)
+    pyro.set_rng_seed(seed)
+    if setting.startswith("M1"):
+        data = with_codes(part, data)
+    learn = by_classifier if setting.endswith("classifier") else by_m2
+    held_out = [data.eval_columns(split) for split in ("validation", "test")]
+    return {"accuracy": 100 * learn(part, data, **SETTINGS[setting])(held_out).value}
+
+
+def table_of(name: str) -> str:
+    lines = []
+    for setting in SETTINGS:
+        found = [row for row in read_rows(ROWS) if (row["part"], row["setting"]) == (name, setting)]
+        if found:
+            cells = [mean_cell([row[key] for row in found], 1) for key in ("accuracy", "seconds")]
+            lines.append([setting, str(len(found)), *cells])
+    return table(["", "seeds", "right, %", "seconds"], lines)
+
+
+def section(name: str) -> str:
+    part = PARTS[name]
+    return (
+        f"## {name}\n\n{part.what}, binarised anew in each batch, of which {part.labels} have labels, as many of each "
+        f"class. {part.steps:,} steps of {part.batch}, Adam at {part.rate:g}; hidden layers of "
+        f"{', '.join(map(str, part.hidden))}, {part.latent} styles; a label weighs {part.class_weight:g}. M1: a VAE of "
+        f"{part.codes} latent variables, {part.m1_steps:,} steps. The seed also draws the split and which labels are "
+        f"known. Chance is 10%.\n\n{table_of(name)}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="NAME")
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.parts:
+        for task in missing(ROWS, part=[name], seed=range(options.seeds), setting=options.settings):
+            start = time.perf_counter()
+            figures = measure(PARTS[name], task["setting"], task["seed"])
+            append_row(ROWS, task | figures | {"seconds": time.perf_counter() - start})
+    write(
+        "semi_supervised",
+        header(
+            "Semi-supervised learning", "make bench-semi-supervised", 1, versions("torch", "pyro-ppl", "pyrogen-ppl")
+        ),
+        f"After Semi-supervised Learning with Deep Generative Models (Kingma et al., 2014), "
+        f"https://arxiv.org/abs/1406.5298: how often the most probable label of q(y | x) is right on held-out digits, "
+        f"validation and test together; mean ± standard error over seeds. The classifier is M2's own network, trained "
+        f"on the labels alone for {CLASSIFIER_STEPS} steps.",
+        *(section(name) for name in PARTS if any(row["part"] == name for row in read_rows(ROWS))),
+    )
+
+
+if __name__ == "__main__":
+    main()
