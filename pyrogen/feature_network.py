@@ -1,5 +1,6 @@
 """Features to compare draws with data in, from a network that learned the data's labels."""
 
+from dataclasses import replace
 from functools import partial
 
 import pyro
@@ -27,7 +28,7 @@ def fit_features(dataset: Dataset, device: torch.device | str | None = None, num
     The same data give the same network: draws are those of one seed, and the generators are left as they were found.
 
     Args:
-        dataset: data with labels ``y``.
+        dataset: data with labels ``y``; rows where they are missing, -1, are left out.
         device: where to fit; by default on the CPU.
         num_steps: of AdamW, on batches of 128.
 
@@ -42,7 +43,9 @@ def fit_features(dataset: Dataset, device: torch.device | str | None = None, num
         *hidden, width = WIDTHS
         body = nn.Sequential(nn.Flatten(-len(spec.shape)), MLP(spec.num_dims, width, hidden), nn.SiLU())
         model = Classifier(nn.Sequential(body, nn.Linear(width, spec.num_classes)), spec).to(device)
-        batches = dataset.batches(min(BATCH_SIZE, dataset.num_data("train")), drop_last=True)
+        known = dataset.train["y"] >= 0
+        labelled = replace(dataset, train={name: column[known] for name, column in dataset.train.items()})
+        batches = labelled.batches(min(BATCH_SIZE, labelled.num_data("train")), drop_last=True)
         optimizer = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
         for _ in train(MaximumLikelihood(), model, None, batches, optimizer, num_steps=num_steps, validate=False):
             pass

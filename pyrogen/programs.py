@@ -70,7 +70,8 @@ def simulate(program: Program, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
 def observed_columns(sites: Iterable[Mapping[str, Any]], columns: Mapping[str, Tensor]) -> dict[str, str]:
     """Find the site at which a model observes each column of data, in whatever shape and dtype.
 
-    A site whose value lies in a column's memory observes that; of others, values are compared.
+    A site whose value lies in a column's memory observes that; of others, values are compared, where NaN, which is
+    missing, is as good as zero.
 
     Args:
         sites: of a trace of the model that was called with the columns.
@@ -103,7 +104,9 @@ def _is(value: Tensor, column: Tensor) -> bool:
 
 
 def _equals(value: Tensor, column: Tensor) -> bool:
-    return value.numel() == column.numel() and torch.equal(value.flatten().double(), column.flatten().double())
+    return value.numel() == column.numel() and torch.equal(
+        *(x.flatten().double().nan_to_num() for x in (value, column))
+    )
 
 
 def shared_latents(model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Trace:

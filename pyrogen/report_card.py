@@ -32,6 +32,7 @@ NO_DENSITY = (
     "draws have no density: --ais-steps 500 --noise 0.1 gives them one, by normal noise, and anneals the evidence"
 )
 NOT_BY_DENSITY = "the model has a density, and was not fitted by it: --ais-steps 500 anneals the evidence"
+INCOMPLETE = "held-out data lack values, and draws lack none: there is no distance between them"
 NO_GUIDE = "no guide was fitted: nothing stands for a datum"
 NO_POSTERIOR = "there is no posterior to hold to what the model simulates, and there are no forecasts of labels"
 TELLS = "the guide is told the label, which a classifier of its codes would read off"
@@ -172,6 +173,9 @@ def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
     if "x" not in roles.observed:
         axis.notes.append(f"the model draws no data: it is of {', '.join(roles.observed) or 'nothing'}, given x")
         return
+    if any(batch["x"].isnan().any() for batch in fitted.batches):
+        axis.notes.append(INCOMPLETE)
+        return
     real, fake = compared(fitted.model, dataset, fitted.batches, roles)
     seen = scaled(dataset.eval_columns("train")["x"].float(), dataset.spec)
     seen = seen[torch.randperm(len(seen))[: len(real)]]
@@ -234,10 +238,13 @@ def _representation(axis: Axis, fitted: Fitted) -> None:
         axis.notes.append(TELLS)
     else:
         x, y = (dataset.eval_columns(of) for of in ("train", fitted.split))
-        labels = x["y"][:CODED], y["y"]
-        values = (x["x"][:CODED].flatten(1), labels[0], y["x"].flatten(1), labels[1])
+        labels, known = x["y"][:CODED], x["y"][:CODED] >= 0
+        values = x["x"][:CODED].flatten(1), y["x"].flatten(1)
+        is_complete = not any(part.isnan().any() for part in values)
         for name, probe in (("linear_probe", evaluation.linear_probe), ("knn_probe", evaluation.knn_probe)):
-            axis.add(name, probe(learned.mean, labels[0], codes.mean, labels[1]), probe(*values))
+            figure = probe(learned.mean[known], labels[known], codes.mean, y["y"])
+            reference = probe(values[0][known], labels[known], values[1], y["y"]) if is_complete else None
+            axis.add(name, figure, reference)
 
 
 SIMULATED, DRAWN, BINS = 200, 99, 20
