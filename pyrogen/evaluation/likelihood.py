@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
 
-from pyrogen.errors import ProgramError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.proposal import moment_proposal
 from pyrogen.parameters import first_device, modules_of
 from pyrogen.programs import log_weights, renyi_bound
 from pyrogen.sites import Program
 
-__all__ = ["elbo", "iwae", "log_densities", "log_likelihood"]
+__all__ = ["Convergence", "elbo", "iwae", "iwae_convergence", "log_densities", "log_likelihood"]
 
 Batches = Iterable[Mapping[str, Tensor]]
 
@@ -58,6 +58,76 @@ def iwae(
     return mean(log_densities(model, guide, batches, num_particles, propose), "nats", num_particles)
 
 
+class Convergence(NamedTuple):
+    """How the importance-weighted bound grows with the number of draws.
+
+    Attributes:
+        bounds: by :math:`K`, which is 1, 2, 4, ...; in nats per datum. The first is the ELBO.
+        gains: by :math:`K`, what it has on the bound of half as many. The standard error is that of the difference,
+            which is much smaller than those of the two bounds, as these have the data in common.
+    """
+
+    bounds: dict[int, Estimate]
+    gains: dict[int, Estimate]
+
+
+def iwae_convergence(
+    model: Program, guide: Program | None, batches: Batches, num_particles: int = 1024, propose: bool = False
+) -> Convergence:
+    r"""Estimate the importance-weighted bound for 1, 2, 4, ... draws, all from one set of them.
+
+    .. math::
+        \frac{K}{S} \sum_{s=1}^{S / K} \log \frac{1}{K} \sum_{k=1}^K w_{(s - 1) K + k}, \qquad
+        K = 1, 2, 4, \dots, S
+
+    averaged over data. Each is unbiased for the bound of its :math:`K`, and none is below that of a smaller one, by
+    Jensen's inequality for each pair of groups. Where a gain is still a good part of the one before, the last bound is
+    far from :math:`\log p(x)`. That gains vanish is a necessary sign, not a sufficient one: a guide that misses a mode
+    of the posterior misses it with all its draws.
+
+    Args:
+        batches: dicts of keyword arguments for the programs.
+        num_particles: :math:`S`, a power of two.
+        propose: see :func:`iwae`.
+
+    Raises:
+        UsageError: where ``num_particles`` is not a power of two.
+
+    References:
+        Importance Weighted Autoencoders (Burda et al., 2016), https://arxiv.org/abs/1509.00519
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        >>> def prior(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(0.0, 1.0))
+        >>> bounds, _ = iwae_convergence(model, prior, [{"x": torch.zeros(500)}], num_particles=256)
+        >>> [round(bounds[k].value, 1) for k in (1, 256)]  # log N(0; 0, 2) is -1.27
+        [-1.4, -1.3]
+    """
+    if num_particles < 1 or num_particles & (num_particles - 1):
+        raise UsageError(f"num_particles must be a power of two, found {num_particles}")
+    counts = [2**i for i in range(num_particles.bit_length())]
+
+    def nested(batch: dict[str, Tensor]) -> Tensor:
+        log_w = _log_weights(model, _proposal(model, guide, batch, propose), batch, num_particles).double()
+        groups = (log_w.reshape(-1, count, log_w.shape[1]).transpose(0, 1) for count in counts)
+        return torch.stack([renyi_bound(group).mean(0) for group in groups], 1)
+
+    table = over(batches, nested, model, guide).unbind(1)
+    bounds = {count: mean(values, "nats", count) for count, values in zip(counts, table, strict=True)}
+    pairs = zip(counts[1:], table[1:], table, strict=False)
+    return Convergence(bounds, {count: mean(values - half, "nats", count) for count, values, half in pairs})
+
+
+def _proposal(model: Program, guide: Program | None, batch: Mapping[str, Tensor], propose: bool) -> Program | None:
+    return moment_proposal(model, guide, batch) if propose and guide is not None else guide
+
+
 def log_likelihood(model: Program, batches: Batches) -> Estimate:
     r"""Average the exact :math:`\log p(x)` or :math:`\log p(y \mid x)` of a model without latents to integrate out.
 
@@ -95,7 +165,7 @@ def log_densities(
     """
 
     def bound(batch: dict[str, Tensor]) -> Tensor:
-        proposal = moment_proposal(model, guide, batch) if propose and guide is not None else guide
+        proposal = _proposal(model, guide, batch, propose)
         return renyi_bound(_log_weights(model, proposal, batch, 1 if guide is None else num_particles))
 
     return over(batches, bound, model, guide)
