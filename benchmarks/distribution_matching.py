@@ -24,11 +24,10 @@ from torch.distributions import Normal
 from torch.optim import Adam
 
 from pyrogen.data import Batches, Dataset, fashion_mnist
-from pyrogen.evaluation import elbo, frechet_distance, iwae
+from pyrogen.evaluation import critic_distance, elbo, frechet_distance, iwae
 from pyrogen.exhibits import decode
 from pyrogen.inference import ELBO, WGAN, Interpolated, Objective, Ratio, posterior_entries, train
 from pyrogen.inference.critics import Scaling, critic_for
-from pyrogen.inference.samples import Samples
 from pyrogen.models import VAE, Generator, vae
 from pyrogen.models.encoder import Encoder
 from pyrogen.nn import MLP, DCGANCritic
@@ -115,27 +114,14 @@ def kl_by_classifier(z: Tensor) -> float:
     return float(ratio([held_out]).mean())
 
 
-def distance_by_critic(real: Tensor, fake: Tensor) -> float:
-    """Estimate the Wasserstein distance by a critic that learns of one half of data and draws, on the other."""
-    critic = DCGANCritic(real.shape[1:], CHANNELS, "none")
-    objective = WGAN(critic, [Interpolated(10.0)])
-    optimizer = Adam(critic.parameters(), lr=5e-4, betas=(0.5, 0.9))
-    (real, real_held), (fake, fake_held) = real.chunk(2), fake.chunk(2)
-    with torch.enable_grad():
-        for _ in range(CRITIC_STEPS):
-            some = (values[torch.randint(len(values), (BATCH,))] for values in (real, fake))
-            optimizer.zero_grad()
-            objective.critic_loss_of(Samples(*((values,) for values in some), ())).backward()
-            optimizer.step()
-    return float(critic(real_held).mean() - critic(fake_held).mean())
-
-
 def figures_of_draws(draws: Tensor, data: Dataset) -> dict[str, float]:
     """Compare draws with test images, both in the unit interval."""
     network, _ = trained_classifier(fashion_mnist())
     real, fake = (scaled(x, data.spec) for x in (data.eval_columns("test")["x"][: 2 * COMPARED], draws))
     of_real, of_fake = (network.features(x[:COMPARED]) for x in (real, fake))
-    return {"fid": frechet_distance(of_real, of_fake).value, "distance": distance_by_critic(real, fake)}
+    critic = DCGANCritic(real.shape[1:], CHANNELS, "none")
+    distance = critic_distance(real, fake, critic, CRITIC_STEPS, BATCH)
+    return {"fid": frechet_distance(of_real, of_fake).value, "distance": distance.value}
 
 
 def figures_of_guide(method: Method, model: VAE, guide: Encoder, data: Dataset) -> dict[str, float]:

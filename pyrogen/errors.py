@@ -9,6 +9,7 @@ __all__ = [
     "FormatVersionError",
     "InfeasibleStartError",
     "InputOutputError",
+    "MisrankingWarning",
     "MissingInputError",
     "NonFiniteError",
     "ProgramError",
@@ -85,3 +86,7 @@ class CollapseWarning(UserWarning):
 
 class CompileWarning(UserWarning):
     """A program that was to be compiled runs without a graph; the message says why, where and what would help."""
+
+
+class MisrankingWarning(UserWarning):
+    """A figure that may put the worse of two models first; the message says why, and what to take in its place."""

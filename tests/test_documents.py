@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import warnings
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_the_page_on_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
     exact, found, gap = map(float, capsys.readouterr().out.split())
     assert found == pytest.approx(exact, abs=0.2)
     assert gap < 0.3
+
+
+def test_the_page_on_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks are read one after the other; copies pass all but one test, and kernels put the worse model first."""
+    names: dict[str, object] = {}
+    with warnings.catch_warnings():
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/samples.md").read_text(), re.S):
+            exec(compile(block, "docs/samples.md", "exec"), names)
+    true, narrow, copies, *kernels = (
+        list(map(float, re.findall(r"-?\d[\d.]*(?:e-?\d+)?", line))) for line in capsys.readouterr().out.splitlines()
+    )
+    assert min(true[5], true[7], copies[5]) > 0.01
+    assert max(narrow[5], copies[7]) < 1e-6
+    assert narrow[2] > 1.2 > 0.9 > narrow[3]
+    assert kernels[0][1] > kernels[1][1]
+    assert kernels[0][2] < kernels[1][2]
 
 
 def test_the_page_on_representations(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
+from pyrogen.evaluation.classes import ClassCoverage, class_coverage
 from pyrogen.evaluation.classification import accuracy, calibration_error, guide_accuracy, label_calibration
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
+from pyrogen.evaluation.critic import critic_distance
 from pyrogen.evaluation.disentanglement import (
     DCI,
     attribute_predictability,
@@ -16,9 +18,25 @@ from pyrogen.evaluation.disentanglement import (
 )
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
-from pyrogen.evaluation.features import PrecisionRecall, frechet_distance, kernel_distance, precision_recall
+from pyrogen.evaluation.features import (
+    PrecisionRecall,
+    fingerprint,
+    frechet_distance,
+    frechet_distance_limit,
+    kernel_distance,
+    precision_recall,
+)
 from pyrogen.evaluation.imputation import Imputation, impute
-from pyrogen.evaluation.likelihood import elbo, evaluating, iwae, log_densities, log_likelihood
+from pyrogen.evaluation.likelihood import (
+    Convergence,
+    elbo,
+    evaluating,
+    iwae,
+    iwae_convergence,
+    log_densities,
+    log_likelihood,
+)
+from pyrogen.evaluation.memorisation import Copying, Neighbours, data_copying, nearest_neighbours
 from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.observation import with_noise
 from pyrogen.evaluation.outliers import (
@@ -28,23 +46,31 @@ from pyrogen.evaluation.outliers import (
     typicality,
     watanabe_akaike,
 )
+from pyrogen.evaluation.parzen import Parzen, parzen_log_likelihood
 from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.representation import Codes, active_units, encode, knn_probe, linear_probe
-from pyrogen.evaluation.samples import coverage, energy_distance, spacing
+from pyrogen.evaluation.samples import coverage, density, energy_distance, spacing
 from pyrogen.evaluation.text import bits_per_char, surprises, text_distribution
 from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
+from pyrogen.evaluation.two_sample import TwoSample, two_sample_test
 
 __all__ = [
     "DCI",
     "Arithmetic",
     "Calibration",
+    "ClassCoverage",
     "Codes",
+    "Convergence",
+    "Copying",
     "Coverage",
     "Estimate",
     "Imputation",
+    "Neighbours",
+    "Parzen",
     "PrecisionRecall",
     "Sandwich",
+    "TwoSample",
     "accuracy",
     "active_units",
     "ais",
@@ -55,19 +81,26 @@ __all__ = [
     "beta_vae_score",
     "bits_per_char",
     "calibration_error",
+    "class_coverage",
     "complete",
     "coverage",
+    "critic_distance",
+    "data_copying",
     "dci",
+    "density",
     "document_completion",
     "elbo",
     "encode",
     "energy_distance",
     "evaluating",
     "factor_vae_score",
+    "fingerprint",
     "frechet_distance",
+    "frechet_distance_limit",
     "guide_accuracy",
     "impute",
     "iwae",
+    "iwae_convergence",
     "kernel_distance",
     "knn_probe",
     "label_calibration",
@@ -84,8 +117,10 @@ __all__ = [
     "mode_coverage",
     "moment_proposal",
     "mutual_information_gap",
+    "nearest_neighbours",
     "negative_log_likelihood",
     "npmi",
+    "parzen_log_likelihood",
     "perplexity",
     "precision_recall",
     "simulation_based_calibration",
@@ -95,6 +130,7 @@ __all__ = [
     "text_distribution",
     "topic_diversity",
     "topic_stability",
+    "two_sample_test",
     "typicality",
     "uniformity",
     "watanabe_akaike",

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from pyrogen.discrepancy import distances
 from pyrogen.errors import UsageError
-from pyrogen.evaluation.checks import check_neighbours, rows, to_neighbour
+from pyrogen.evaluation.checks import BLOCK, check_neighbours, rows, to_neighbour
 from pyrogen.evaluation.estimate import Estimate
 
-__all__ = ["coverage", "energy_distance", "spacing"]
+__all__ = ["coverage", "density", "energy_distance", "spacing"]
 
 
 def energy_distance(real: Tensor, fake: Tensor, unit: str = "energy") -> Estimate:
@@ -64,8 +64,9 @@ def spacing(real: Tensor, fake: Tensor) -> float:
 def coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
     r"""Return the share of data that have a draw at least as near as their :math:`k`-th nearest fellow.
 
-    For draws from the data's own distribution it is about :math:`1 - 2^{-k}`; a model that drops a mode misses its
-    data.
+    For draws from the data's own distribution its expectation is
+    :math:`1 - \prod_{i < k} (m - 1 - i) / (m - 1 + n - i)`, about :math:`1 - 2^{-k}` where :math:`m = n`, in any space;
+    a model that drops a mode misses its data.
 
     Args:
         real: shape ``(m, ...)``.
@@ -82,6 +83,42 @@ def coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
         (1.0, 0.2)
     """
     x, y = rows(real, fake)
+    return float(is_covered(x, y, neighbours).double().mean())
+
+
+def is_covered(x: Tensor, y: Tensor, neighbours: int) -> Tensor:
+    """Tell of each row of ``x`` whether one of ``y`` is as near as its :math:`k`-th nearest fellow, shape ``(m,)``."""
+    check_neighbours(neighbours, x)
+    nearest = torch.cat([torch.cdist(part, y).min(1).values for part in x.split(BLOCK)])
+    return nearest <= to_neighbour(x, neighbours)
+
+
+def density(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
+    r"""Return in how many of the data's neighbourhoods a draw lies, relative to what the data's distribution gives.
+
+    .. math:: \frac{1}{k n} \sum_{j=1}^n \#\{i : \lVert y_j - x_i \rVert \le r_k(x_i)\}
+
+    with :math:`r_k(x_i)` the distance to the :math:`k`-th nearest fellow. For draws from the data's own distribution
+    its expectation is 1, for any sizes and in any space; draws where data are dense have more, outliers less. The
+    neighbourhood of an outlier among the data, which is large, makes a draw right for :func:`precision_recall`; here
+    it counts for one :math:`k`-th.
+
+    Args:
+        real: shape ``(m, ...)``.
+        fake: shape ``(n, ...)``.
+        neighbours: :math:`k`.
+
+    References:
+        Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020),
+        https://arxiv.org/abs/2002.09797
+
+    Example:
+        >>> x = torch.arange(20.0)[:, None]
+        >>> density(x, torch.full((2, 1), 9.5)), density(x, torch.full((2, 1), 99.0))  # 6 neighbourhoods, or none
+        (1.2, 0.0)
+    """
+    x, y = rows(real, fake)
     check_neighbours(neighbours, x)
     radius = to_neighbour(x, neighbours)
-    return float((torch.cdist(x, y).min(1).values <= radius).double().mean())
+    counts = torch.cat([(torch.cdist(part, x) <= radius).sum(1) for part in y.split(BLOCK)])
+    return float(counts.double().mean() / neighbours)
