@@ -1,6 +1,5 @@
 """A model on top of another: what a fitted guide makes of data, as data."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -54,12 +53,12 @@ def encoded(guide: Program, dataset: Dataset) -> Dataset:
     kept = parts["train"][0].var(0) > ACTIVE
     if not kept.any():
         raise ProgramError("no latent's mean depends on the datum: fit the guide first, or for longer")
-    columns: dict[str, Mapping[str, Tensor]] = {}
-    for name, (mean, scale) in parts.items():
-        x = torch.stack([mean, scale], 1)[..., kept] if name == "train" else mean[:, kept]
-        columns[name] = {**dataset.split(name), "x": x}
+    train, validation, test = (
+        {**dataset.split(name), "x": torch.stack([mean, scale], 1)[..., kept] if name == "train" else mean[:, kept]}
+        for name, (mean, scale) in parts.items()
+    )
     spec = replace(dataset.spec, shape=(int(kept.sum()),), kind="real", levels=None, name=f"{dataset.name}, encoded")
-    return Dataset(spec.name, *map(dict, columns.values()), spec, _drawn)  # type: ignore[arg-type]
+    return Dataset(spec.name, train, validation, test, spec, _drawn)
 
 
 def _drawn(moments: Tensor) -> Tensor:
