@@ -74,16 +74,24 @@ def test_scores_are_those_of_the_rows_of_the_file(
 ) -> None:
     """Against the programs themselves, called with the file's rows in their order."""
     out = tmp_path / "scores.csv"
-    assert outliers(capsys, runs / "model", runs / "turned.npy", "--out", out)[0] == 0
+    others = ["--background", runs / "background", "--ensemble", runs / "member"]
+    assert outliers(capsys, runs / "model", runs / "turned.npy", *others, "--out", out)[0] == 0
     rows = [row for row in csv.DictReader(out.read_text().splitlines()) if row["set"] == "ranked"]
     x = torch.from_numpy(np.load(runs / "turned.npy")).float().unsqueeze(1)
-    model, _ = load(runs / "model")
+    usual = digits().eval_columns("validation")["x"]
     with torch.no_grad():
-        log_p = model.distribution(len(x)).log_prob(x)
-        usual = digits().eval_columns("validation")["x"]
-        mean = model.distribution(len(usual)).log_prob(usual).mean()
-    assert torch.allclose(torch.tensor([float(row["likelihood"]) for row in rows]), -log_p, atol=1e-3)
-    assert torch.allclose(torch.tensor([float(row["typicality"]) for row in rows]), (log_p - mean).abs(), atol=1e-3)
+        models = {name: load(runs / name).model for name in ("model", "background", "member")}
+        log_p = {name: model.distribution(len(x)).log_prob(x) for name, model in models.items()}
+        mean = models["model"].distribution(len(usual)).log_prob(usual).mean()
+    a, b = log_p["model"], log_p["member"]
+    expected = {
+        "likelihood": -a,
+        "ratio": log_p["background"] - a,
+        "typicality": (a - mean).abs(),
+        "waic": (a - b).square() / 2 - (a + b) / 2,
+    }
+    for name, scores in expected.items():
+        assert torch.allclose(torch.tensor([float(row[name]) for row in rows]), scores, atol=2e-3), name
 
 
 def test_what_a_person_reads(capsys: pytest.CaptureFixture[str], runs: Path) -> None:
