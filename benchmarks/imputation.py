@@ -175,8 +175,8 @@ def main() -> None:
         f"decoder have two layers of {HIDDEN[0]}, SiLU, where the notebook on breast cancer has a third one in the "
         f"encoder, ReLU and a Student-t guide; {NUM_PARTICLES} particles in training, {OF_IMPUTATION:,} to fill in, "
         f"where the notebook on iris has 10; Adam, whole batches alone. By the guide's mean: what the decoder makes "
-        f"of it, without weights. The bound is that of the observed values of a datum. Mean ± standard error over seeds "
-        f"of training; what is missing is the same for all.",
+        f"of it, without weights. The bound is that of the observed values of a datum. Mean ± standard error over "
+        f"seeds of training; what is missing is the same for all.",
         *(
             f"## {name}\n\n{setting.latent} latent variable{'s' if setting.latent > 1 else ''}, rate {setting.rate:g}, "
             f"batches of {setting.batch}, {setting.epochs:,} epochs; the notebook's one run has {setting.published}."

@@ -37,6 +37,7 @@ from pyrogen.models import (
     gaussian_mixture,
     joint_vae,
     lda,
+    miwae,
     ppca,
     prodlda,
     vae,
@@ -130,6 +131,13 @@ def pairs():
     spec = DataSpec(IMAGES, "binary", num_classes=3)
     made = joint_vae(spec, latent=2, hidden=(8,), label_hidden=(4,))
     return (*made, (torch.rand(6, *IMAGES).round(), torch.tensor([0, 2, -1, 1, 0, -1])))
+
+
+def incomplete():
+    """A table, of which a third is missing, and one row all of it."""
+    x = torch.randn(6, 4).masked_fill(torch.rand(6, 4) < 0.3, torch.nan)
+    x[5] = torch.nan
+    return (*miwae(DataSpec((4,), "real"), latent=2, hidden=(8,)), (x,))
 
 
 def topics(factory, **settings):
@@ -234,6 +242,7 @@ def target_and_fit():
 
 ROWS = [
     *((objective, program, make) for objective in BOUNDS for program, make in BAYES.items()),
+    *((objective, "incomplete", incomplete) for objective in BOUNDS),
     *((objective, "pairs", pairs) for objective in (*BOUNDS, *DISENTANGLING)),
     *((objective, program, make) for objective in DISENTANGLING for program, make in CODES.items()),
     *((objective, "mixture", mixture) for objective in ("MaximumLikelihood", "ELBO", "ELBO of 3", "IWAE", "Renyi")),

@@ -62,6 +62,7 @@ from pyrogen.models import (
     generator,
     joint_vae,
     lda,
+    miwae,
     ppca,
     prodlda,
     progressive_gan,
@@ -146,6 +147,11 @@ def pairs():
     return on_device(model), on_device(guide), (data(6, 1, 4, 5), labels)
 
 
+def incomplete():
+    model, guide = miwae(DataSpec((4,), "real"), latent=2, hidden=(8,), encoder="gaussian")
+    return on_device(model), on_device(guide), (data(6, 4),)
+
+
 def topics(factory, **settings):
     def make():
         model, guide = factory(DataSpec((7,), "counts", num_data=12), topics=3, hidden=(8,), **settings)
@@ -202,6 +208,7 @@ LATENT = {
     "discretized-logistic": images("levels", 4),
     "gaussian": images("real"),
     "laplace": images("real", likelihood="laplace"),
+    "incomplete": incomplete,
     "ppca": linear,
     "functions": functions,
     "discrete": partial(functions, discrete=True),
