@@ -24,7 +24,7 @@ from pyrogen.spec import DataSpec
 
 __all__ = ["MASKS", "Completions", "completion_rows", "completions", "mask_of"]
 
-MASKS = ("top", "bottom", "left", "right", "random:SHARE", "FILE")
+MASKS = ("top", "bottom", "left", "right", "random:SHARE", "FILE", "missing")
 
 
 class Completions(NamedTuple):
@@ -54,7 +54,7 @@ def mask_of(name: str, number: int, event: tuple[int, ...], seed: int = 0) -> Te
         name: top, bottom, left or right: that half of an image, or the first (left) or last (right) half of a sequence;
             random:SHARE: each element with this probability, such as random:0.5; or a file, .npy or .npz of one array,
             of shape ``event`` or ``(number, *event)``: ones are missing, zeros are known. Images of one channel may
-            leave it out.
+            leave it out. Or missing: nothing but what is NaN in the data.
         number: of data.
         event: shape of a datum.
         seed: of random masks.
@@ -69,6 +69,8 @@ def mask_of(name: str, number: int, event: tuple[int, ...], seed: int = 0) -> Te
     """
     if name in ("top", "bottom", "left", "right"):
         return _half(name, event).expand(number, *event)
+    if name == "missing":
+        return torch.zeros(number, *event, dtype=torch.bool)
     kind, _, share = name.partition(":")
     if kind == "random":
         try:
@@ -142,7 +144,8 @@ def completions(
     device = first_device(programs.model)
     names = accepted_columns(programs.model, list(columns))
     first = {name: torch.cat([columns[name][:number]] * draws).to(device) for name in names}
-    missing = torch.cat([_some(mask, mask_of(mask, number, dataset.spec.shape, seed))] * draws).to(device)
+    missing = mask_of(mask, number, dataset.spec.shape, seed) | columns["x"][:number].isnan()
+    missing = torch.cat([_some(mask, missing)] * draws).to(device)
     if names == ["x"] and _has_posterior(programs, first):
         return _imputed(programs, first["x"][:number], missing[:number], draws, sweeps)
     with evaluating(*programs):
@@ -171,7 +174,7 @@ def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps:
     """Draw latents given what is known, and the rest given these."""
     model, guide = programs
     assert guide is not None
-    incomplete, missing = x.masked_fill(missing, torch.nan), missing | x.isnan()
+    incomplete = x.masked_fill(missing, torch.nan)
     if isinstance(model, Incomplete):
         found = impute(model, guide, incomplete, PARTICLES, draws)
     else:

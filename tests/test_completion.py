@@ -69,6 +69,7 @@ def test_the_same_seed_draws_the_same(run, tmp_path, capsys):
     ("words", "says"),
     [
         (["--mask", "middle"], "expected one of top, bottom, left, right, random:SHARE, FILE"),
+        (["--mask", "missing"], "nothing is missing"),
         (["--mask", "random:2"], "expected a share above 0 and at most 1"),
         (["--mask", "nowhere.npy"], "nowhere.npy"),
         (["--out", "x.gif"], ".npz or .png"),
@@ -140,6 +141,10 @@ def test_a_table_with_missing_values_from_the_command_line(with_miwae, tmp_path,
         assert (found["missing"][:, 1] == np.isnan(found["x"][:, 1])).all()
         known = ~found["missing"]
         assert (found["completed"][:, known] == found["x"][known]).all()
+    complete(out, "-n", "6", "--mask", "missing", "--split", "train", capsys=capsys)
+    with np.load(out / "completions.npz") as found:
+        assert (found["missing"] == np.isnan(found["x"])).all()
+        assert np.isfinite(found["completed"]).all()
 
 
 def test_tables_with_nan_are_refused_where_none_is_meant(tmp_path, capsys):
