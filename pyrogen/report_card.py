@@ -1,7 +1,7 @@
 """A report card: what a fitted program is worth on each side, beside what others would reach, or why none can say."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -177,22 +177,37 @@ def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
         axis.notes.append(INCOMPLETE)
         return
     real, fake = compared(fitted.model, dataset, fitted.batches, roles)
-    seen = scaled(dataset.eval_columns("train")["x"].float(), dataset.spec)
-    seen = seen[torch.randperm(len(seen))[: len(real)]]
+    training = scaled(dataset.eval_columns("train")["x"].float(), dataset.spec)
+    training = training[torch.randperm(len(training))[:TRAINING]]
+    seen = training[: len(real)]
+    axis.add("energy_distance", evaluation.energy_distance(real, fake), evaluation.energy_distance(real, seen))
     if features is None and dataset.spec.num_classes is not None:
         features = fit_features(dataset, first_device(fitted.model))
-    axis.add("energy_distance", evaluation.energy_distance(real, fake), evaluation.energy_distance(real, seen))
-    in_features = real, fake, seen
-    if features is not None:
-        with evaluating(features):
-            in_features = tuple(features(x.to(first_device(features))).cpu() for x in in_features)
-    else:
+    if features is None:
         axis.notes.append("the data have no labels to learn features by: distances are of the values themselves")
-    real, fake, seen = in_features
+        features = nn.Identity()
+    else:
+        sha256 = evaluation.fingerprint(features)
+        axis.notes.append(f"distances are in features of a network whose tensors have the SHA-256 {sha256[:12]}...")
+    real, fake, seen, training = (_features(features, x) for x in (real, fake, seen, training))
     figures, references = _in_features(real, fake), _in_features(real, seen)
     for name, figure in figures.items():
         axis.add(name, figure, references[name])
+    if (labels := dataset.eval_columns(fitted.split).get("y")) is not None:
+        axis.add("worst_class_coverage", *(_worst_class(real, labels, x) for x in (fake, seen)))
+    axis.add("nearer_training", evaluation.data_copying(training, fake, real).nearer)
 
+
+TRAINING = 10_000
+"""Training data that draws may be copies of, at most."""
+
+
+def _features(network: nn.Module, x: Tensor) -> Tensor:
+    with evaluating(network):
+        return torch.cat([network(part.to(first_device(network))).cpu() for part in x.split(BATCH)]).flatten(1)
+
+
+BATCH = 1000
 
 NEIGHBOURS = 5
 BLOCKS = 10
@@ -205,8 +220,16 @@ def _in_features(real: Tensor, fake: Tensor) -> dict[str, Estimate]:
         "kernel_distance": evaluation.kernel_distance(real, fake, max(2, len(real) // BLOCKS)),
         "precision": _share(near.precision, len(fake), "draws"),
         "recall": _share(near.recall, len(real), "data"),
+        "density": Estimate(evaluation.density(real, fake, NEIGHBOURS), None, "relative to the data's own"),
         "coverage": _share(evaluation.coverage(real, fake, NEIGHBOURS), len(real), "data"),
+        "two_sample_accuracy": evaluation.two_sample_test(real, fake).accuracy,
     }
+
+
+def _worst_class(real: Tensor, labels: Tensor, fake: Tensor) -> Estimate:
+    found = evaluation.class_coverage(real, labels[: len(real)], fake, neighbours=NEIGHBOURS).covered
+    label = min(found, key=lambda label: found[label].value)
+    return replace(found[label], unit=f"share of data of class {label}")
 
 
 def _share(value: float, count: int, of: str) -> Estimate:

@@ -1,6 +1,7 @@
 """The report card: figures of known programs, references beside them, and reasons where there are none."""
 
 import json
+from dataclasses import replace
 from math import pi
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from pyrogen.data import Dataset, digits, reuters
 from pyrogen.evaluation import label_calibration, linear_probe
 from pyrogen.feature_network import fit_features
 from pyrogen.inference import ELBO, EnergyDistance, MaximumLikelihood
-from pyrogen.models import LDA, MeanField
+from pyrogen.models import LDA, Incomplete, MeanField
 from pyrogen.report_card import report_card
 from pyrogen.spec import DataSpec
 
@@ -79,9 +80,11 @@ def right(dataset):
 
 def test_every_figure_of_a_program_that_is_right_is_near_its_reference(right):
     compared = {name: (axis.figures[name], ref) for axis in right.values() for name, ref in axis.references.items()}
-    assert {"energy_distance", "frechet_distance", "coverage", "knn_probe", "sbc_distance"} < set(compared)
+    assert {"energy_distance", "frechet_distance", "density", "knn_probe", "sbc_distance"} < set(compared)
+    assert abs(right["samples"].figures["nearer_training"].value - 0.5) < 0.1
     for name, (figure, reference) in compared.items():
-        errors = [e.stderr for e in (figure, reference) if e.stderr is not None]
+        # Density has no error of its own: counts within five balls vary like Poisson's, and are alike nearby.
+        errors = [0.05 if e.stderr is None else e.stderr for e in (figure, reference)]
         assert abs(figure.value - reference.value) < 4.5 * sum(e**2 for e in errors) ** 0.5 + 0.02, name
 
 
@@ -100,6 +103,46 @@ def test_a_model_that_draws_one_point_covers_nothing(right, dataset):
     assert found.figures["coverage"].value < 0.1 < 0.9 < right["samples"].figures["coverage"].value
     assert found.figures["frechet_distance"].value > 10 * found.references["frechet_distance"].value
     assert found.references["coverage"].value > 0.9
+    assert found.figures["two_sample_accuracy"].value > 0.9
+    assert abs(found.references["two_sample_accuracy"].value - 0.5) < 0.1
+
+
+def test_draws_that_are_training_data_are_found_out(dataset):
+    class Copies(nn.Module):
+        def forward(self, x: torch.Tensor | None = None, size: int = 1) -> torch.Tensor:
+            with pyro.plate("data", size if x is None else len(x)):
+                fn = dist.MixtureSameFamily(
+                    dist.Categorical(torch.ones(600)), dist.Normal(dataset.train["x"], 1e-4).to_event(1)
+                )
+                return pyro.sample("x", fn, obs=x)
+
+    assert card(Copies(), None, dataset, MaximumLikelihood())["samples"].figures["nearer_training"].value > 0.95
+
+
+def test_features_are_named_by_their_fingerprint(dataset):
+    torch.manual_seed(0)
+    network = nn.Linear(2, 3)
+    notes = [
+        report_card(Cloud(), None, dataset, "test", {}, EnergyDistance(), features=network)[1].notes for _ in range(2)
+    ]
+    with torch.no_grad():
+        network.bias += 1
+    other = report_card(Cloud(), None, dataset, "test", {}, EnergyDistance(), features=network)[1].notes
+    assert "SHA-256" in notes[0][0]
+    assert notes[0] == notes[1] != other
+
+
+def test_data_without_labels_or_values_say_so(dataset):
+    columns = {name: {"x": dataset.split(name)["x"].clone()} for name in ("train", "validation", "test")}
+    bare = replace(dataset, **columns, spec=replace(dataset.spec, num_classes=None))
+    axes = report_card(Cloud(), posterior(), bare, "test", {}, ELBO())
+    assert "no labels to learn features by" in axes[1].notes[0]
+    assert "no labels to read off codes" in axes[2].notes[0]
+    bare.test["x"][0, 0] = torch.nan
+    model, guide = Incomplete(Cloud()), posterior()
+    axes = report_card(model, lambda x: guide(x.nan_to_num()), bare, "test", {}, ELBO())
+    assert "held-out data lack values" in axes[1].notes[0]
+    assert axes[1].figures == {}
 
 
 def test_a_guide_that_is_too_sure_fails_calibration(right, dataset):
