@@ -53,7 +53,7 @@ class Cloud(nn.Module):
             return pyro.sample("x", dist.Normal(mean, self.spread * SIGMA).to_event(1), obs=x)
 
 
-def posterior(scale: float = 1.0):
+def posterior(scale: float | torch.Tensor = 1.0):
     """Return the exact guide of the cloud, with its standard deviation multiplied."""
 
     def guide(x: torch.Tensor) -> None:
@@ -150,6 +150,8 @@ def test_a_guide_that_is_too_sure_fails_calibration(right, dataset):
     sure = card(Cloud(), posterior(0.6), dataset)["calibration"]
     assert sure.figures["sbc_p_value"].value < 1e-4
     assert sure.figures["sbc_distance"].value > 2 * sure.references["sbc_distance"].value
+    one = card(Cloud(), posterior(torch.tensor([0.6, 1.0])), dataset)["calibration"]
+    assert one.figures["sbc_p_value"].value < 1e-4
 
 
 def test_a_guide_that_knows_nothing_has_no_active_unit(right, dataset):
@@ -200,7 +202,9 @@ def test_calibration_of_labels_is_that_of_the_closed_form(dataset):
 
 def test_a_classifier_says_what_does_not_apply(dataset):
     found = card(Forecast(0.8), None, dataset, MaximumLikelihood())
-    assert set(found["calibration"].figures) == {"label_ece"} == set(found["calibration"].references)
+    share = float(dataset.test["y"].double().mean())
+    assert found["calibration"].figures["label_ece"].value == pytest.approx(0.8 - share, abs=1e-6)
+    assert found["calibration"].references["label_ece"].value < 0.05
     assert found["samples"].figures == {}
     assert "draws no data: it is of y" in found["samples"].notes[0]
     assert "no guide was fitted" in found["representation"].notes[0]
