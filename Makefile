@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-imputation bench-semi-supervised bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
+.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
 
 setup: $(STAMP)
 
@@ -52,7 +52,7 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-imputation bench-semi-supervised bench-step-time bench-fashion-mnist-vae
+bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-step-time bench-fashion-mnist-vae
 
 bench-compile: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt lda
@@ -94,11 +94,16 @@ bench-attribute-arithmetic: setup
 bench-joint-vae: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/joint_vae.py
 
+bench-evaluation: bench-imputation bench-semi-supervised bench-outliers
+
 bench-imputation: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/imputation.py
 
 bench-semi-supervised: data
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/semi_supervised.py
+
+bench-outliers: data
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/outliers.py
 
 bench-step-time: setup
 	$(BIN)/python benchmarks/step_time.py

@@ -43,6 +43,12 @@ def outliers(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[in
     return code, captured.out, captured.err
 
 
+def test_a_background_learns_from_mutated_batches(runs: Path) -> None:
+    """Uniform draws among the values cost the same initial model nats from its first step on."""
+    clean, mutated = (Run.open(runs / name).metrics()[0]["loss"] for name in ("model", "background"))
+    assert mutated > clean + 5
+
+
 def test_all_scores_at_once(capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "scores.csv"
     given = [runs / "model", runs / "turned.npy", "--background", runs / "background", "--ensemble", runs / "member"]
