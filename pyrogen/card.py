@@ -291,7 +291,8 @@ def evaluate(
         measured["elbo_estimate"] = said
     if annealing is not None:
         measured |= _annealed(model, dataset, split, annealing)
-    if list(roles.observed) == ["x"] and dataset.spec.bits_per_dim(0.0) is not None:
+    is_of_labels = roles.infers_labels and "y" in next(iter(batches))
+    if list(roles.observed) == ["x"] and not is_of_labels and dataset.spec.bits_per_dim(0.0) is not None:
         measured |= {
             _in_bits[key]: value.in_bits_per_dim(dataset.spec) for key, value in measured.items() if key in _in_bits
         }

@@ -208,8 +208,15 @@ def compare_(arguments: Sequence[str]) -> Result:
     page, figures = pyrogen.compare(options["runs"], options["out"])
     lines = [str(page)]
     for run, values in figures.items():
-        lines += [f"{run}:", *(f"  {name:<22} {f['value']:>12.4f} {f['unit']}" for name, f in values.items())]
+        lines += [
+            f"{run}:",
+            *(f"  {name:<22} {_decimal(f):>12} {f['unit']}" for name, f in values.items()),
+        ]
     return Result({"report": str(page), "runs": figures}, lines, options["json"])
+
+
+def _decimal(figure: Mapping[str, Any]) -> str:
+    return "not finite" if figure["value"] is None else f"{figure['value']:.4f}"
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], Result]] = {

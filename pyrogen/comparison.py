@@ -77,7 +77,7 @@ def _cell(figure: Mapping[str, Any] | None) -> str:
     if figure is None:
         return "—"
     stderr = "" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}"
-    return f"{figure['value']:.4f}{stderr}"
+    return "not finite" if figure["value"] is None else f"{figure['value']:.4f}{stderr}"
 
 
 def _validation(runs: Mapping[str, Run]) -> list[Exhibit]:

@@ -1,13 +1,12 @@
 """Features to compare draws with data in, from a network that learned the data's labels."""
 
-from dataclasses import replace
 from functools import partial
 
 import pyro
 import torch
 from torch import nn
 
-from pyrogen.data import Dataset
+from pyrogen.data import Dataset, known_labels
 from pyrogen.errors import UsageError
 from pyrogen.inference import MaximumLikelihood, train
 from pyrogen.models.classifier import Classifier
@@ -21,15 +20,15 @@ NUM_STEPS = 2000
 BATCH_SIZE = 128
 
 
-def fit_features(dataset: Dataset, device: torch.device | str | None = None, num_steps: int = NUM_STEPS) -> nn.Module:
+def fit_features(dataset: Dataset, num_steps: int = NUM_STEPS) -> nn.Module:
     """Fit a classifier to the labels of the training split, and return the network up to its last hidden layer.
 
     It maps data of shape ``(batch, *spec.shape)``, scaled to [-1, 1] where they are bounded, to ``(batch, 64)``.
-    The same data give the same network: draws are those of one seed, and the generators are left as they were found.
+    The same data give the same network: it is fitted on the CPU, draws are those of one seed, and the generators are
+    left as they were found.
 
     Args:
         dataset: data with labels ``y``; rows where they are missing, -1, are left out.
-        device: where to fit; by default on the CPU.
         num_steps: of AdamW, on batches of 128.
 
     Raises:
@@ -42,9 +41,8 @@ def fit_features(dataset: Dataset, device: torch.device | str | None = None, num
         pyro.set_rng_seed(0)
         *hidden, width = WIDTHS
         body = nn.Sequential(nn.Flatten(-len(spec.shape)), MLP(spec.num_dims, width, hidden), nn.SiLU())
-        model = Classifier(nn.Sequential(body, nn.Linear(width, spec.num_classes)), spec).to(device)
-        known = dataset.train["y"] >= 0
-        labelled = replace(dataset, train={name: column[known] for name, column in dataset.train.items()})
+        model = Classifier(nn.Sequential(body, nn.Linear(width, spec.num_classes)), spec)
+        labelled = known_labels(dataset)
         batches = labelled.batches(min(BATCH_SIZE, labelled.num_data("train")), drop_last=True)
         optimizer = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.05)
         for _ in train(MaximumLikelihood(), model, None, batches, optimizer, num_steps=num_steps, validate=False):

@@ -211,6 +211,11 @@ def complete(arguments: Sequence[str]) -> Result:
     recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
+    if programs.guide is not None and recipe.objective_of(dataset, programs).by_samples:
+        raise UsageError(
+            f"{recipe.objective.name} compared draws with data, and did not fit the density that data are completed "
+            f"by: fit {recipe.model.name} by elbo or iwae"
+        )
     pyro.set_rng_seed(options["seed"])
     options["mask"] = options["mask"] or ("bottom" if len(spec.shape) > 1 else "right")
     of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed")}

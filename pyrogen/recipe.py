@@ -23,6 +23,7 @@ from pyrogen.counts import is_csr, take
 from pyrogen.data import Batches, Dataset, Unpaired, UnpairedBatches, from_path, mutated
 from pyrogen.errors import CorruptCheckpointError, ProgramError, UsageError
 from pyrogen.inference import Autocast, Objective, Training, is_worth_compiling, train
+from pyrogen.models import Incomplete
 from pyrogen.parameters import owners
 from pyrogen.rehearsal import rehearsal
 from pyrogen.schedule import schedules
@@ -190,9 +191,15 @@ class Recipe:
         return replace(self, device=device)
 
     def programs(self, spec: DataSpec) -> Programs:
-        """Build the model and its guide with fresh parameters, by the seed, on the device."""
+        """Build the model and its guide with fresh parameters, by the seed, on the device.
+
+        Raises:
+            UsageError: where data lack values, and the model does not read such.
+        """
         pyro.set_rng_seed(self.seed)
         model, guide = catalogue.find("model", self.model.name)(spec, **self.model.settings)
+        if self.data.settings.get("missing") and not isinstance(model, Incomplete):
+            raise UsageError(f"{self.model.name} reads no data that lack values: take miwae, or leave --missing out")
         for module in owners(model, guide).values():
             module.to(self.device)
         return Programs(model, guide)

@@ -1,23 +1,24 @@
 """A report card: what a fitted program is worth on each side, beside what others would reach, or why none can say."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyrogen import evaluation
-from pyrogen.card import Roles, accepted_columns, batches_of, bound_of, compared, roles_of
-from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.card import Roles, accepted_columns, batches_of, bound_of, compared, learned, roles_of
+from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired, known_labels
+from pyrogen.errors import PyrogenError, UsageError
 from pyrogen.evaluation import Estimate, evaluating
 from pyrogen.feature_network import fit_features
 from pyrogen.inference import Objective
 from pyrogen.language import is_reader
 from pyrogen.parameters import first_device
-from pyrogen.sites import Program
+from pyrogen.sites import Program, sample_sites
 from pyrogen.spec import scaled
 
 __all__ = ["Axis", "report_card"]
@@ -32,8 +33,9 @@ NO_DENSITY = (
     "draws have no density: --ais-steps 500 --noise 0.1 gives them one, by normal noise, and anneals the evidence"
 )
 NOT_BY_DENSITY = "the model has a density, and was not fitted by it: --ais-steps 500 anneals the evidence"
-INCOMPLETE = "held-out data lack values, and draws lack none: there is no distance between them"
+INCOMPLETE = "data lack values, and draws lack none: there is no distance between them"
 NO_GUIDE = "no guide was fitted: nothing stands for a datum"
+SHARED = "latents are shared by all data: whether their one posterior is right takes many data sets that are simulated"
 NO_POSTERIOR = "there is no posterior to hold to what the model simulates, and there are no forecasts of labels"
 TELLS = "the guide is told the label, which a classifier of its codes would read off"
 
@@ -61,6 +63,13 @@ class Axis:
         if reference is not None:
             self.references[name] = reference
 
+    def measure(self, name: str, compare: Callable[..., Estimate], real: Tensor, fake: Tensor, *seen: Tensor) -> None:
+        """Put down how draws compare with data, and how training data do, or why they cannot be compared."""
+        try:
+            self.add(name, compare(real, fake), *(compare(real, others) for others in seen))
+        except PyrogenError as error:
+            self.notes.append(f"{name}: {error}")
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; figures by name alone, since they stand with all others."""
         references = {name: estimate.to_json() for name, estimate in self.references.items()}
@@ -86,8 +95,10 @@ class Fitted:
         return roles_of(self.model, self.batches, self.guide)
 
     def seen(self, program: Program, count: int) -> Batches:
-        """Return so many training data at most, for a program."""
-        return batches_of(program, self.dataset, "train", self.batch_size, count)
+        """Return so many training data at most, for a program: of those that have labels, where it takes these."""
+        takes_labels = bool(accepted_columns(program, ["y"]))
+        dataset = known_labels(self.dataset) if takes_labels else self.dataset
+        return batches_of(program, dataset, "train", self.batch_size, count)
 
 
 def report_card(
@@ -111,7 +122,12 @@ def report_card(
 
     Returns:
         Likelihood, samples, representation and calibration.
+
+    Raises:
+        UsageError: for the training split, which says nothing of what a program has not seen.
     """
+    if split == "train":
+        raise UsageError("a report card is of held-out data: leave --split out, or give test or validation")
     axes = [Axis(name) for name in AXES]
     for name, estimate in measured.items():
         axes[AXES.index(_axis_of(name))].add(name, estimate)
@@ -121,11 +137,17 @@ def report_card(
         return axes
     assert isinstance(dataset, Dataset)
     fitted = Fitted(model, guide if objective.fits_guide else None, dataset, split, batch_size)
-    likelihood, samples, representation, calibration = axes
-    _likelihood(likelihood, fitted, objective.by_samples)
-    _samples(samples, fitted, features)
-    _representation(representation, fitted)
-    _calibration(calibration, fitted)
+    measures: tuple[Callable[[Axis, Fitted], None], ...] = (
+        partial(_likelihood, by_samples=objective.by_samples),
+        partial(_samples, features=features),
+        _representation,
+        _calibration,
+    )
+    for axis, measure in zip(axes, measures, strict=True):
+        try:
+            measure(axis, fitted)
+        except PyrogenError as error:  # what one axis cannot say is no reason to lose the others
+            axis.notes.append(str(error))
     return axes
 
 
@@ -156,14 +178,12 @@ def _likelihood(axis: Axis, fitted: Fitted, by_samples: bool) -> None:
     if roles.is_implicit or by_samples:
         axis.notes += [] if axis.figures else [NO_DENSITY if roles.is_implicit else NOT_BY_DENSITY]
         return
-    if fitted.split != "train":
-        seen = fitted.seen(fitted.model, fitted.dataset.num_data(fitted.split))
-        (name, high), (_, low) = (
-            bound_of(fitted.model, fitted.guide, of, roles, GAP_DRAWS) for of in (seen, fitted.batches)
-        )
-        stderr = None if high.stderr is None or low.stderr is None else (high.stderr**2 + low.stderr**2) ** 0.5
-        axis.add("train_gap", Estimate(high.value - low.value, stderr, f"nats of {name}, training less {fitted.split}"))
-    if roles.has_latents and not roles.shares_latents and "ais" not in axis.figures:
+    count, name_of_split = fitted.dataset.num_data(fitted.split), fitted.split
+    name, high = bound_of(fitted.model, fitted.guide, fitted.seen(fitted.model, count), roles, GAP_DRAWS)
+    _, low = bound_of(fitted.model, fitted.guide, fitted.batches, roles, GAP_DRAWS)
+    stderr = None if high.stderr is None or low.stderr is None else (high.stderr**2 + low.stderr**2) ** 0.5
+    axis.add("train_gap", Estimate(high.value - low.value, stderr, f"nats of {name}, training less {name_of_split}"))
+    if roles.has_latents and not (roles.shares_latents or roles.infers_labels) and "ais" not in axis.figures:
         axis.notes.append(ANNEAL)
 
 
@@ -173,16 +193,16 @@ def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
     if "x" not in roles.observed:
         axis.notes.append(f"the model draws no data: it is of {', '.join(roles.observed) or 'nothing'}, given x")
         return
-    if any(batch["x"].isnan().any() for batch in fitted.batches):
+    if any(dataset.eval_columns(of)["x"].isnan().any() for of in ("train", fitted.split)):
         axis.notes.append(INCOMPLETE)
         return
-    real, fake = compared(fitted.model, dataset, fitted.batches, roles)
+    model = learned(fitted.model, fitted.guide, dataset.spec)
+    real, fake = compared(model, dataset, fitted.batches, roles)
     training = scaled(dataset.eval_columns("train")["x"].float(), dataset.spec)
-    training = training[torch.randperm(len(training))[:TRAINING]]
-    seen = training[: len(real)]
-    axis.add("energy_distance", evaluation.energy_distance(real, fake), evaluation.energy_distance(real, seen))
+    seen = training[torch.randperm(len(training))[: len(real)]]
+    axis.measure("energy_distance", evaluation.energy_distance, real, fake, seen)
     if features is None and dataset.spec.num_classes is not None:
-        features = fit_features(dataset, first_device(fitted.model))
+        features = fit_features(dataset)
     if features is None:
         axis.notes.append("the data have no labels to learn features by: distances are of the values themselves")
         features = nn.Identity()
@@ -190,16 +210,11 @@ def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
         sha256 = evaluation.fingerprint(features)
         axis.notes.append(f"distances are in features of a network whose tensors have the SHA-256 {sha256[:12]}...")
     real, fake, seen, training = (_features(features, x) for x in (real, fake, seen, training))
-    figures, references = _in_features(real, fake), _in_features(real, seen)
-    for name, figure in figures.items():
-        axis.add(name, figure, references[name])
+    for name, measure in IN_FEATURES.items():
+        axis.measure(name, measure, real, fake, seen)
     if (labels := dataset.eval_columns(fitted.split).get("y")) is not None:
-        axis.add("worst_class_coverage", *(_worst_class(real, labels, x) for x in (fake, seen)))
-    axis.add("nearer_training", evaluation.data_copying(training, fake, real).nearer)
-
-
-TRAINING = 10_000
-"""Training data that draws may be copies of, at most."""
+        axis.measure("worst_class_coverage", partial(_worst_class, labels[: len(real)]), real, fake, seen)
+    axis.measure("nearer_training", lambda x, y: evaluation.data_copying(training, y, x).nearer, real, fake)
 
 
 def _features(network: nn.Module, x: Tensor) -> Tensor:
@@ -213,21 +228,30 @@ NEIGHBOURS = 5
 BLOCKS = 10
 
 
-def _in_features(real: Tensor, fake: Tensor) -> dict[str, Estimate]:
-    near = evaluation.precision_recall(real, fake, NEIGHBOURS)
-    return {
-        "frechet_distance": evaluation.frechet_distance(real, fake),
-        "kernel_distance": evaluation.kernel_distance(real, fake, max(2, len(real) // BLOCKS)),
-        "precision": _share(near.precision, len(fake), "draws"),
-        "recall": _share(near.recall, len(real), "data"),
-        "density": Estimate(evaluation.density(real, fake, NEIGHBOURS), None, "relative to the data's own"),
-        "coverage": _share(evaluation.coverage(real, fake, NEIGHBOURS), len(real), "data"),
-        "two_sample_accuracy": evaluation.two_sample_test(real, fake).accuracy,
-    }
+def _frechet(real: Tensor, fake: Tensor) -> Estimate:
+    if real.shape[1] >= len(real):
+        raise UsageError(f"a covariance of {real.shape[1]:,} features takes more data than {len(real):,}")
+    return evaluation.frechet_distance(real, fake)
 
 
-def _worst_class(real: Tensor, labels: Tensor, fake: Tensor) -> Estimate:
-    found = evaluation.class_coverage(real, labels[: len(real)], fake, neighbours=NEIGHBOURS).covered
+def _density(real: Tensor, fake: Tensor) -> Estimate:
+    return Estimate(evaluation.density(real, fake, NEIGHBOURS), None, "relative to the data's own")
+
+
+IN_FEATURES: dict[str, Callable[[Tensor, Tensor], Estimate]] = {
+    "frechet_distance": _frechet,
+    "kernel_distance": lambda x, y: evaluation.kernel_distance(x, y, max(2, len(x) // BLOCKS)),
+    "precision": lambda x, y: _share(evaluation.precision_recall(x, y, NEIGHBOURS).precision, len(y), "draws"),
+    "recall": lambda x, y: _share(evaluation.precision_recall(x, y, NEIGHBOURS).recall, len(x), "data"),
+    "density": _density,
+    "coverage": lambda x, y: _share(evaluation.coverage(x, y, NEIGHBOURS), len(x), "data"),
+    "two_sample_accuracy": lambda x, y: evaluation.two_sample_test(x, y).accuracy,
+}
+"""By name, what compares data and draws."""
+
+
+def _worst_class(labels: Tensor, real: Tensor, fake: Tensor) -> Estimate:
+    found = evaluation.class_coverage(real, labels, fake, neighbours=NEIGHBOURS).covered
     label = min(found, key=lambda label: found[label].value)
     return replace(found[label], unit=f"share of data of class {label}")
 
@@ -246,13 +270,7 @@ def _representation(axis: Axis, fitted: Fitted) -> None:
     if guide is None:
         axis.notes += [] if axis.figures else [NO_GUIDE]
         return
-    try:
-        held_out = batches_of(guide, dataset, fitted.split, fitted.batch_size)
-        codes = evaluation.encode(guide, held_out)
-        learned = evaluation.encode(guide, fitted.seen(guide, CODED))
-    except ProgramError as error:
-        axis.notes.append(str(error))
-        return
+    codes = evaluation.encode(guide, batches_of(guide, dataset, fitted.split, fitted.batch_size))
     width = codes.mean.shape[1]
     axis.add("active_units", Estimate(evaluation.active_units(codes), None, f"of {width} latents"))
     if dataset.spec.num_classes is None:
@@ -260,14 +278,14 @@ def _representation(axis: Axis, fitted: Fitted) -> None:
     elif "y" in accepted_columns(guide, ["y"]):
         axis.notes.append(TELLS)
     else:
-        x, y = (dataset.eval_columns(of) for of in ("train", fitted.split))
-        labels, known = x["y"][:CODED], x["y"][:CODED] >= 0
-        values = x["x"][:CODED].flatten(1), y["x"].flatten(1)
+        labelled = known_labels(dataset)
+        of_seen = evaluation.encode(guide, batches_of(guide, labelled, "train", fitted.batch_size, CODED))
+        x, y = (labelled.eval_columns(of) for of in ("train", fitted.split))
+        labels, values = x["y"][:CODED], (x["x"][:CODED].flatten(1), y["x"].flatten(1))
         is_complete = not any(part.isnan().any() for part in values)
         for name, probe in (("linear_probe", evaluation.linear_probe), ("knn_probe", evaluation.knn_probe)):
-            figure = probe(learned.mean[known], labels[known], codes.mean, y["y"])
-            reference = probe(values[0][known], labels[known], values[1], y["y"]) if is_complete else None
-            axis.add(name, figure, reference)
+            figure = probe(of_seen.mean, labels, codes.mean, y["y"])
+            axis.add(name, figure, probe(values[0], labels, values[1], y["y"]) if is_complete else None)
 
 
 SIMULATED, DRAWN, BINS = 200, 99, 20
@@ -281,10 +299,9 @@ def _calibration(axis: Axis, fitted: Fitted) -> None:
         said, ideal = evaluation.label_calibration(fitted.model, fitted.batches, roles.observed["y"])
         axis.add("label_ece", said, ideal)
     elif fitted.guide is not None and roles.has_latents and not roles.shares_latents:
-        try:
-            _ranks(axis, fitted)
-        except (ProgramError, UsageError) as error:
-            axis.notes.append(str(error))
+        _ranks(axis, fitted)
+    elif fitted.guide is not None and roles.shares_latents:
+        axis.notes.append(SHARED)
     else:
         axis.notes += [] if axis.figures else [NO_POSTERIOR]
 
@@ -295,7 +312,15 @@ def _ranks(axis: Axis, fitted: Fitted) -> None:
     columns = fitted.dataset.eval_columns("train")
     columns = {name: columns[name] for name in accepted_columns(fitted.model, list(columns))}
     device = first_device(fitted.model)
-    given = {name: x[:SIMULATED].to(device) for name, x in columns.items() if name not in fitted.roles.observed}
+    first = {name: x[:1].to(device) for name, x in columns.items()}
+    with evaluating(fitted.model, fitted.guide):
+        drawn = {site["name"] for site in sample_sites(poutine.trace(fitted.model).get_trace(**first))}
+    # A label that the model draws, and that is given where it is known, is no covariate.
+    given = {
+        name: x[:SIMULATED].to(device)
+        for name, x in columns.items()
+        if name not in drawn | fitted.roles.observed.keys()
+    }
     size = min([SIMULATED, *map(len, given.values())])
     found = evaluation.simulation_based_calibration(
         fitted.model, fitted.guide, tuple(fitted.roles.observed), size, DRAWN, BINS, given

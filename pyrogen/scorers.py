@@ -171,7 +171,8 @@ def data_to_rank(name: str, model: Scorer, split: str) -> Ranked:
         PyrogenError: where they are unknown, missing or unfit.
     """
     recipe, spec = model.recipe, model.dataset.spec
-    named = prepared_alike(name, recipe.data.settings)
+    settings = {key: value for key, value in recipe.data.settings.items() if key != "labels"}
+    named = prepared_alike(name, settings)
     if named.name == recipe.data.name:
         return Ranked(held_out(model, split), f"the {split} split of {model.dataset.name}", True)
     if is_path(name):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from math import pi
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from pyrogen.card import evaluate
 from pyrogen.cli import main
-from pyrogen.data import Dataset, digits, reuters
+from pyrogen.data import Dataset, digits, keep_labels, reuters
 from pyrogen.evaluation import label_calibration, linear_probe
 from pyrogen.feature_network import fit_features
 from pyrogen.inference import ELBO, EnergyDistance, MaximumLikelihood
@@ -141,7 +142,7 @@ def test_data_without_labels_or_values_say_so(dataset):
     bare.test["x"][0, 0] = torch.nan
     model, guide = Incomplete(Cloud()), posterior()
     axes = report_card(model, lambda x: guide(x.nan_to_num()), bare, "test", {}, ELBO())
-    assert "held-out data lack values" in axes[1].notes[0]
+    assert "data lack values" in axes[1].notes[0]
     assert axes[1].figures == {}
 
 
@@ -231,6 +232,102 @@ def test_features_know_labels_and_are_the_same_again():
     labels, wanted = data.train["y"], data.test["y"]
     assert network(y).shape == (180, 64)
     assert linear_probe(network(x), labels, network(y), wanted).value > 0.93
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "says"),
+    [
+        (["ppca", "--data", "iris", "--steps", "5"], 15, "two_sample_accuracy: the test takes 20 data"),
+        (
+            ["ppca", "--data", "iris", "--steps", "5", "--labels", "4"],
+            15,
+            "two_sample_accuracy: the test takes 20 data",
+        ),
+        (["ppca", "--data", "iris", "--steps", "5", "--labels", "1"], 15, "there is one class alone"),
+        (
+            ["m2", "--data", "iris", "--labels", "9", "--steps", "5", "--hidden", "[8]"],
+            15,
+            "the guide is told the label",
+        ),
+        (["dirichlet-process-mixture", "--data", "iris", "--steps", "5"], 15, "latents are shared by all data"),
+        (["generator", "--data", "ring", "--objective", "gan", "--steps", "5"], 1000, "draws have no density"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_cards_of_all_kinds(
+    options: list[str],
+    count: int,
+    says: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a card cannot say, by few data or labels, costs no other figure."""
+    monkeypatch.setattr("pyrogen.report_card.fit_features", partial(fit_features, num_steps=20))
+    run = str(tmp_path / "run")
+    assert main(["train", *options, "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, "--all", "--num-particles", "10", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert any(says in note for axis in found["axes"].values() for note in axis["notes"])
+    assert f"of {count:,} da" in found["metrics"]["coverage"]["unit"]
+    assert main(["evaluate", run, "--all", "--split", "train"]) == 2
+    assert "a report card is of held-out data" in capsys.readouterr().err
+
+
+def test_draws_of_a_model_of_shared_latents_are_those_that_were_learned(dataset):
+    class Shared(nn.Module):
+        num_data = 600
+
+        def forward(self, x: torch.Tensor | None = None, size: int = 1) -> torch.Tensor:
+            mean = pyro.sample("mean", dist.Normal(0.0, 100.0).expand([2]).to_event(1))
+            with pyro.plate("data", size if x is None else len(x)):
+                return pyro.sample("x", dist.Normal(mean, (1 + SIGMA**2) ** 0.5).to_event(1), obs=x)
+
+    def guide(x: torch.Tensor) -> None:
+        pyro.sample("mean", dist.Normal(torch.zeros(2), 0.05).to_event(1))
+
+    found = card(Shared(), guide, dataset)
+    assert found["samples"].figures["coverage"].value > 0.9
+    assert "latents are shared by all data" in found["calibration"].notes[0]
+
+
+class Classes(nn.Module):
+    """Two classes, one value away from each other in every element, with labels that are drawn or known."""
+
+    def forward(self, x: torch.Tensor | None = None, y: torch.Tensor | None = None, size: int = 1) -> torch.Tensor:
+        if x is None and y is not None:
+            with pyro.plate("data", len(y)):
+                return self.x(y, None)
+        with pyro.plate("data", size if x is None else len(x)):
+            return self.x(pyro.sample("y", dist.Categorical(torch.ones(2))), x)
+
+    def x(self, y: torch.Tensor, x: torch.Tensor | None) -> torch.Tensor:
+        return pyro.sample("x", dist.Normal(y.unsqueeze(-1).float(), torch.ones(2)).to_event(1), obs=x)
+
+
+def of_class(x: torch.Tensor, y: torch.Tensor | None = None) -> None:
+    """The exact posterior of the label, or a point where it is known."""
+    logits = torch.stack([torch.zeros(len(x)), (x - 0.5).sum(-1)], -1)
+    if y is not None:
+        known = torch.where(torch.arange(2) == y.unsqueeze(-1), 0.0, -1e6)
+        logits = torch.where((y >= 0).unsqueeze(-1), known, logits)
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Categorical(logits=logits))
+
+
+def test_labels_that_are_inferred_are_held_to_what_is_simulated(dataset):
+    torch.manual_seed(0)
+    y = torch.arange(1200) % 2
+    x = torch.randn(1200, 2) + y.unsqueeze(-1)
+    parts = [{"x": x[of], "y": y[of]} for of in (slice(600), slice(600, 700), slice(700, None))]
+    data = Dataset("classes", *parts, DataSpec((2,), "real", num_classes=2, name="classes"))
+    found = card(Classes(), of_class, data)
+    assert found["calibration"].figures["sbc_p_value"].value > 1e-3
+    assert abs(found["likelihood"].figures["train_gap"].value) < 4.5 * found["likelihood"].figures["train_gap"].stderr
+    assert not any("--ais-steps" in note for note in found["likelihood"].notes)
+    few = card(Classes(), of_class, keep_labels(data, 300))["likelihood"].figures["train_gap"]
+    assert abs(few.value) < 4.5 * few.stderr  # of data whose labels are known, on either side
 
 
 def test_the_command_fills_in_a_card_and_the_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -4,6 +4,7 @@ import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,10 +12,12 @@ import torch
 
 from pyrogen import catalogue
 from pyrogen.cli import main
-from pyrogen.data import digits
+from pyrogen.data import Dataset, digits, keep_labels, standardize
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
+from pyrogen.evaluation import guide_accuracy
 from pyrogen.models import vae
+from pyrogen.spec import DataSpec
 from pyrogen.stacking import encoded, features
 
 
@@ -105,3 +108,48 @@ def test_a_vae_encodes():
     means = guide.posterior(x).mean
     kept = guide.posterior(data.eval_columns("train")["x"]).mean.var(0) > 0.01
     torch.testing.assert_close(codes.eval_columns("test")["x"], means[:, kept])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["classifier", "--data", "iris", "--labels", "9"], "learns from data that all have labels"),
+        (["vae", "--data", "table.npy", "--missing", "true"], "vae reads no data that lack values"),
+    ],
+)
+def test_models_that_need_all_labels_or_values_say_so(options, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    np.save("table.npy", np.where(x > 1, np.nan, x))
+    assert main(["train", *options, "--steps", "2"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_labels_that_are_missing_do_not_count():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=torch.eye(2)[(x[:, 0] > 0).long()]))
+
+    batch = {"x": torch.tensor([[1.0], [1.0], [-1.0], [1.0]]), "y": torch.tensor([1, 0, -1, -1])}
+    assert guide_accuracy(guide, [batch]).value == 0.5
+
+
+def test_few_of_few_labels_are_kept():
+    few = keep_labels(keep_labels(digits(), 50), 20, seed=1)
+    assert int((few.train["y"] >= 0).sum()) == 20 == few.spec.num_labelled
+    with pytest.raises(UsageError, match="expected 1 to 20"):
+        keep_labels(few, 21)
+
+
+def test_values_that_no_training_row_has_stay_as_they_are():
+    x = torch.tensor([[1.0, torch.nan], [3.0, torch.nan]])
+    held_out = {"x": torch.tensor([[2.0, 5.0]])}
+    data = standardize(Dataset("t", {"x": x}, held_out, held_out, DataSpec((2,), "real")))
+    assert data.test["x"].tolist() == [[0.0, 5.0]]
+
+
+def test_what_compared_draws_completes_nothing(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert main(["train", "vae", "--objective", "mmd", "--data", "iris", "--steps", "2", "--out", run]) == 0
+    assert main(["complete", run]) == 2
+    assert "did not fit the density" in capsys.readouterr().err

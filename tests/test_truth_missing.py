@@ -392,11 +392,41 @@ def test_rows_are_imputed_alike_in_parts_and_together(monkeypatch):
     assert found.draws.shape == (2, 12, 5)
 
 
+class Latent(PyroModule):
+    """One latent, of which only the second element tells, with some noise."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.scale = torch.tensor([1.0, noise])
+
+    def forward(self, x=None, size=1):
+        with pyro.plate("data", size if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            loc = torch.cat([torch.zeros_like(z), z], -1)
+            return pyro.sample("x", dist.Normal(loc, self.scale).to_event(1), obs=x)
+
+
+def prior(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+
+
 def test_every_part_of_the_particles_is_drawn_from(monkeypatch):
     """Of 100 particles with equal weights, gone through one by one, 100 draws meet 63 on average, give or take 3."""
     monkeypatch.setattr(pyrogen.evaluation.imputation, "ROWS", 1)
-    found = impute(Incomplete(ppca()), exact, torch.tensor(ROWS[:1]), 100, 100)
-    assert abs(len(found.draws[:, 0, 1].unique()) - 100 * (1 - 0.99**100)) < 4.5 * 3.1
+    found = impute(Incomplete(Latent(1e-9)), prior, torch.tensor([[0.0, NAN]]), 100, 100)
+    met = len((found.draws[:, 0, 1] * 1e5).round().unique())
+    assert abs(met - 100 * (1 - 0.99**100)) < 4.5 * 3.1
+
+
+def test_draws_by_one_particle_differ_by_the_noise_of_the_data():
+    found = impute(Incomplete(Latent(0.5)), prior, torch.tensor([[0.0, NAN]]), 1, 2000)
+    assert abs(float(found.draws[:, 0, 1].std()) - 0.5) < 4.5 * 0.5 / 4000**0.5
+
+
+def test_no_data_are_refused():
+    with pytest.raises(UsageError, match="x has no rows"):
+        impute(Incomplete(ppca()), exact, torch.tensor(ROWS)[:0])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text
 from pyrogen.data.dataset import Dataset
 from pyrogen.data.idx import encode_idx, read_idx, read_idx_folder
 from pyrogen.data.images import read_image_folder
-from pyrogen.data.labels import keep_labels
+from pyrogen.data.labels import keep_labels, known_labels
 from pyrogen.data.mu_law import from_mu_law, to_mu_law
 from pyrogen.data.mutation import mutated
 from pyrogen.data.pixels import PIXELS, apply_pixels
@@ -58,6 +58,7 @@ __all__ = [
     "iris",
     "keep_labels",
     "kjv",
+    "known_labels",
     "mnist_10k",
     "mutated",
     "read_arrays",

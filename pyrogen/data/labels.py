@@ -9,7 +9,7 @@ from pyrogen.data.dataset import Dataset
 from pyrogen.data.splits import own_generator
 from pyrogen.errors import UsageError
 
-__all__ = ["keep_labels"]
+__all__ = ["keep_labels", "known_labels"]
 
 
 def keep_labels(dataset: Dataset, labels: int, seed: int = 0) -> Dataset:
@@ -32,13 +32,28 @@ def keep_labels(dataset: Dataset, labels: int, seed: int = 0) -> Dataset:
     if dataset.spec.num_classes is None:
         raise UsageError(f"{dataset.name} has no labels to keep: leave `labels` out, or give the data a column y")
     y = dataset.train["y"]
-    if not 1 <= labels <= len(y):
-        raise UsageError(f"labels={labels}: expected 1 to {len(y)}, as many as there are training data")
-    order = torch.randperm(len(y), generator=own_generator(seed, "labels"))
+    known = (y >= 0).nonzero()[:, 0]
+    if not 1 <= labels <= len(known):
+        raise UsageError(f"labels={labels}: expected 1 to {len(known)}, as many as training data have labels")
+    order = known[torch.randperm(len(known), generator=own_generator(seed, "labels"))]
     kept = order[rank_in_class(y[order]).argsort(stable=True)[:labels]]
     hidden = torch.full_like(y, -1)
     hidden[kept] = y[kept]
     return replace(dataset, train={**dataset.train, "y": hidden}, spec=replace(dataset.spec, num_labelled=labels))
+
+
+def known_labels(dataset: Dataset) -> Dataset:
+    """Leave out the training data whose label is missing.
+
+    Example:
+        >>> from pyrogen.data import digits
+        >>> known_labels(keep_labels(digits(), 50)).num_data("train")
+        50
+    """
+    if "y" not in dataset.train:
+        return dataset
+    known = dataset.train["y"] >= 0
+    return replace(dataset, train={name: column[known] for name, column in dataset.train.items()})
 
 
 def rank_in_class(y: Tensor) -> Tensor:

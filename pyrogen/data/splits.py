@@ -99,7 +99,7 @@ def standardize(dataset: Dataset) -> Dataset:
     A feature that is constant in training is only centred; values that are missing, NaN, do not count, and stay so.
     """
     x = dataset.train["x"].double()
-    m = x.nanmean(0)
+    m = x.nanmean(0).nan_to_num()  # zero where training data have no value
     s = (x - m).square().nanmean(0).sqrt()
     s = torch.where(s > 0, s, torch.ones_like(s))
 

@@ -55,6 +55,7 @@ def simulation_based_calibration(
 
     which is uniform on 0 to L where :math:`q(z \mid x)` is the posterior, whatever :math:`f`: each number of :math:`z`,
     and :math:`\log p(x \mid z)`, without which a guide that ignores data, and draws the prior, would pass.
+    Among draws that equal what was true, as labels do, its place is drawn.
 
     Args:
         model: a Pyro program that makes ``size`` data if it is given none, with all its sites in one plate over data.
@@ -97,13 +98,19 @@ def simulation_based_calibration(
         latents = [site["name"] for site in sample_sites(drawn) if is_latent(site) and site["name"] in truth]
         ranks: dict[str, Tensor] = {}
         for name in latents:
-            columns = (drawn.nodes[name]["value"] < truth[name]).sum(0).reshape(size, -1).unbind(1)
+            columns = _rank(drawn.nodes[name]["value"], truth[name]).reshape(size, -1).unbind(1)
             ranks |= {f"{name}[{i}]" if len(columns) > 1 else name: column for i, column in enumerate(columns)}
         at_truth = poutine.condition(model, data={name: truth[name] for name in latents})
         of_truth = _log_likelihood(draw_trace(at_truth, (), given, 1, 1), data)
         of_draws = _log_likelihood(draw_trace(poutine.replay(model, trace=drawn), (), given, num_draws, 1), data)
-        ranks[LOG_LIKELIHOOD] = (of_draws < of_truth).sum(0)
+        ranks[LOG_LIKELIHOOD] = _rank(of_draws, of_truth).flatten()
     return Calibration(ranks, {n: uniformity(rank, num_draws, bins) for n, rank in ranks.items()}, num_draws)
+
+
+def _rank(draws: Tensor, truth: Tensor) -> Tensor:
+    """Count the draws below the truth; among those that equal it, its place is drawn."""
+    below, equal = (draws < truth).sum(0), (draws == truth).sum(0)
+    return below + (torch.rand(equal.shape, device=equal.device) * (equal + 1)).long()
 
 
 def _log_likelihood(trace: Trace, data: Sequence[str]) -> Tensor:
@@ -119,6 +126,7 @@ def uniformity(ranks: Tensor, num_draws: int, bins: int) -> float:
         >>> uniformity(torch.arange(100).repeat(10), 99, 20)
         1.0
     """
+    ranks = ranks.cpu()
     counts = torch.bincount(ranks.flatten() * bins // (num_draws + 1), minlength=bins).double()
     statistic = ((counts - counts.mean()).square() / counts.mean()).sum()
     freedom = torch.tensor((bins - 1) / 2, dtype=torch.float64)

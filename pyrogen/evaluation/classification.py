@@ -1,5 +1,7 @@
 """How well a conditional density predicts labels, and whether probabilities are as often right as they say."""
 
+from math import nan
+
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -56,7 +58,8 @@ def label_calibration(
     r"""Measure how far the most probable label's probability is from how often it is right.
 
     That is :func:`calibration_error`, which is positive for a perfect forecaster too: what it would be for one who has
-    the same probabilities is the second figure, by simulation of outcomes, with its standard deviation.
+    the same probabilities is the second figure, by simulation of outcomes, with its standard deviation. Both are NaN
+    where a probability is.
 
     Args:
         model: a program whose only random variable is the label.
@@ -72,6 +75,8 @@ def label_calibration(
     """
     probability, right = _forecasts(model, batches, site, column)
     unit = f"probability, of {len(right):,} forecasts"
+    if not probability.isfinite().all():
+        return Estimate(nan, None, unit), Estimate(nan, None, unit)
     ideal = [calibration_error(probability, torch.bernoulli(probability)) for _ in range(SIMULATIONS)]
     found = torch.tensor(ideal, dtype=torch.float64)
     return Estimate(calibration_error(probability, right), None, unit), Estimate(
@@ -81,6 +86,8 @@ def label_calibration(
 
 def guide_accuracy(guide: Program, batches: Batches, site: str = "y", column: str = "y") -> Estimate:
     """Measure how often the most probable label of ``q(y | x)`` is the right one, where a guide draws the label.
+
+    Data whose label is missing, -1, do not count.
 
     Args:
         guide: a program that takes the batches without their labels, and draws the label before all that depends on it.
@@ -98,7 +105,8 @@ def guide_accuracy(guide: Program, batches: Batches, site: str = "y", column: st
         fn = node.get("fn")
         if not isinstance(fn, Categorical):
             raise ProgramError(f"the guide has no categorical site {site!r}, whose accuracy there would be")
-        return (fn.logits.argmax(-1) == batch[column]).double()
+        known = batch[column] >= 0
+        return (fn.logits.argmax(-1) == batch[column])[known].double()
 
     return mean(over(batches, correct, guide), "fraction")
 

@@ -92,6 +92,8 @@ def impute(
         raise UsageError(
             f"there must be at least 1 particle, 0 draws and 1 round, found {num_particles}, {num_draws} and {rounds}"
         )
+    if not len(x):
+        raise UsageError("there are no data to fill in: x has no rows")
     rows = max(1, ROWS // num_particles)
     found = of_each(
         [{"x": part} for part in x.split(rows)],
@@ -138,7 +140,8 @@ def _imputed(
         if num_draws:
             # Each draw stays with the share that the earlier particles have of all weights, and else is one of these.
             chosen = torch.distributions.Categorical(logits=log_w.T).sample(torch.Size([num_draws]))
-            taken = fn.sample().reshape(count, *x.shape)[chosen, torch.arange(len(x), device=x.device)]
+            rows = torch.arange(len(x), device=x.device)
+            taken = torch.stack([fn.sample().reshape(count, *x.shape)[particle, rows] for particle in chosen])
             stays = torch.rand_like(kept.expand(num_draws, -1)) < kept
             draws = torch.where(_over(stays, x), draws, taken)
     is_missing = x.isnan()

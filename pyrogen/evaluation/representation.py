@@ -104,7 +104,7 @@ def linear_probe(codes: Tensor, labels: Tensor, held_out: Tensor, wanted: Tensor
 
 def knn_probe(codes: Tensor, labels: Tensor, held_out: Tensor, wanted: Tensor, neighbors: int = 5) -> Estimate:
     """Measure how often the nearest codes have the label of one that is held out; arguments of :func:`linear_probe`."""
-    return _probe(KNeighborsClassifier(neighbors), codes, labels, held_out, wanted)
+    return _probe(KNeighborsClassifier(min(neighbors, len(codes))), codes, labels, held_out, wanted)
 
 
 def _probe(classifier: Any, codes: Tensor, labels: Tensor, held_out: Tensor, wanted: Tensor) -> Estimate:

@@ -59,6 +59,10 @@ def classifier(spec: DataSpec, *, hidden: Sequence[int] = (256,), dropout: float
     """
     if spec.num_classes is None:
         raise UsageError(f"a classifier needs labels, and {spec.name} has none: give the data a column y")
+    if spec.num_labelled is not None:
+        raise UsageError(
+            "a classifier learns from data that all have labels: leave --labels out, or take m2, which needs few"
+        )
     if not 0 <= dropout < 1 or any(width < 1 for width in hidden):
         raise UsageError(f"dropout must be in [0, 1) and hidden widths at least 1, found {dropout} and {list(hidden)}")
     network = nn.Sequential(
