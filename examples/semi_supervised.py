@@ -10,7 +10,7 @@ import pyro
 from torch.optim import Adam
 
 from pyrogen import ELBO, MaximumLikelihood, train
-from pyrogen.data import Batches, digits
+from pyrogen.data import digits, known_labels
 from pyrogen.evaluation import accuracy, guide_accuracy
 from pyrogen.models import classifier, m2
 
@@ -20,10 +20,9 @@ def main(steps: int) -> None:
     data = digits(pixels="dynamic-binary", labels=50)
     test = [data.eval_columns("test")]
 
-    alone, _ = classifier(data.spec, hidden=(128,))
-    known = data.train["y"] >= 0
-    batches = Batches({name: column[known] for name, column in data.train.items()}, 50, transform=data.transform)
-    for _ in train(MaximumLikelihood(), alone, None, batches, partial(Adam, lr=1e-3), num_steps=steps):
+    labelled = known_labels(data)
+    alone, _ = classifier(labelled.spec, hidden=(128,))
+    for _ in train(MaximumLikelihood(), alone, None, labelled.batches(50), partial(Adam, lr=1e-3), num_steps=steps):
         pass
     print(f"classifier, 50 labels:  {accuracy(alone, test).value:.1%} of test digits are right")
 

@@ -53,7 +53,8 @@ def known_labels(dataset: Dataset) -> Dataset:
     if "y" not in dataset.train:
         return dataset
     known = dataset.train["y"] >= 0
-    return replace(dataset, train={name: column[known] for name, column in dataset.train.items()})
+    train = {name: column[known] for name, column in dataset.train.items()}
+    return replace(dataset, train=train, spec=replace(dataset.spec, num_labelled=None))
 
 
 def rank_in_class(y: Tensor) -> Tensor:
