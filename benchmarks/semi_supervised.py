@@ -18,7 +18,7 @@ from report import RESULTS, append_row, header, mean_cell, missing, read_rows, t
 from torch import Tensor
 from torch.optim import Adam
 
-from pyrogen.data import Batches, Dataset, digits, known_labels, mnist_10k
+from pyrogen.data import Dataset, digits, known_labels, mnist_10k
 from pyrogen.evaluation import Estimate, accuracy, guide_accuracy
 from pyrogen.inference import ELBO, MaximumLikelihood, Objective, train
 from pyrogen.models import classifier, m2, vae
@@ -80,11 +80,9 @@ def fit(
 
 def by_classifier(part: Part, data: Dataset) -> Judge:
     """Train the classifier of M2 on what has labels, and nothing else."""
-    programs = classifier(known_labels(data).spec, hidden=part.hidden)
-    known = data.train["y"] >= 0
-    columns = {name: column[known] for name, column in data.train.items()}
-    batches = Batches(columns, CLASSIFIER_BATCH, transform=data.transform)
-    fit(MaximumLikelihood(), programs, batches, rate=RATE, steps=CLASSIFIER_STEPS)
+    labelled = known_labels(data)
+    programs = classifier(labelled.spec, hidden=part.hidden)
+    fit(MaximumLikelihood(), programs, labelled.batches(CLASSIFIER_BATCH), rate=RATE, steps=CLASSIFIER_STEPS)
     return lambda batches: accuracy(programs[0], batches)
 
 

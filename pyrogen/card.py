@@ -39,6 +39,7 @@ __all__ = [
     "inspect",
     "learned",
     "roles_of",
+    "rows_at_once",
 ]
 
 
@@ -107,6 +108,7 @@ class Roles(NamedTuple):
         is_implicit: whether its data have no density.
         has_implicit_guide: whether the guide's latents have none.
         infers_labels: whether the guide draws the label ``y`` from a categorical distribution.
+        covariates: the columns that the model takes and has no site for, as it has for a label that it draws.
     """
 
     observed: dict[str, str]
@@ -115,6 +117,7 @@ class Roles(NamedTuple):
     is_implicit: bool
     has_implicit_guide: bool
     infers_labels: bool
+    covariates: tuple[str, ...]
 
 
 def bound(
@@ -160,8 +163,7 @@ LEAST = 10
 def _both(found: Mapping[str, Estimate]) -> Estimate:
     """Average two distances, with the sign turned."""
     a, b = found.values()
-    stderr = None if a.stderr is None or b.stderr is None else (a.stderr**2 + b.stderr**2) ** 0.5 / 2
-    return Estimate(-(a.value + b.value) / 2, stderr, a.unit)
+    return a.plus(b, a.unit).scaled(-0.5, 0.0, a.unit)
 
 
 COMPARED = 1000
@@ -326,6 +328,11 @@ VALUES = 2**19
 """Values in one pass of the programs: a bound on memory, where a datum is a second of sound."""
 
 
+def rows_at_once(spec: DataSpec, copies: int = 1) -> int:
+    """Return how many data go through the programs in one pass, of each of which these make so many copies."""
+    return max(1, VALUES // (spec.num_dims * copies))
+
+
 def batches_of(
     model: Program, dataset: Dataset, split: str, batch_size: int, num_data: int | None = None, copies: int = 1
 ) -> Batches:
@@ -333,7 +340,7 @@ def batches_of(
     columns = dataset.eval_columns(split)  # the same values in every pass, of training data as well
     columns = {name: column[:num_data] for name, column in columns.items()}
     only = accepted_columns(model, list(columns))
-    batch_size = min(batch_size, max(1, VALUES // (dataset.spec.num_dims * copies)))
+    batch_size = min(batch_size, rows_at_once(dataset.spec, copies))
     return Batches(columns, batch_size, shuffle=False, only=only, name=f"{dataset.name}, {split} split")
 
 
@@ -380,4 +387,5 @@ def roles_of(model: Program, batches: Batches, guide: Program | None = None) -> 
         any(is_implicit(site["fn"]) for site in sites.values() if is_data(site)),
         has_implicit_guide,
         label is not None and is_latent(label) and isinstance(label["fn"], Categorical),
+        tuple(name for name in first if name not in sites and name not in observed),
     )

@@ -23,7 +23,7 @@ from pyrogen.loading import load, load_objective
 from pyrogen.parameters import modules_of
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
-from pyrogen.report_card import report_card
+from pyrogen.report_card import Axis, report_card
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
 
@@ -173,12 +173,15 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     values |= {"axes": {axis.name: axis.to_json() for axis in axes}} if axes else {}
     values["step"] = run.chosen()
     write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())
+    return Result(values, _lines(figures, axes), options["json"])
+
+
+def _lines(figures: Mapping[str, Estimate], axes: Sequence[Axis]) -> list[str]:
     lines = [f"{'figure':<22} {'value':>12} {'± s.e.':>10} {'reference' if axes else '':>12}".rstrip() + "  unit"]
     for axis in axes:
-        lines += ["", f"{axis.name}", *(_line(n, f, axis.references.get(n)) for n, f in axis.figures.items())]
+        lines += ["", axis.name, *(_line(name, f, axis.references.get(name)) for name, f in axis.figures.items())]
         lines += [f"  {note}" for note in axis.notes]
-    lines += [] if axes else [_line(name, figure) for name, figure in figures.items()]
-    return Result(values, lines, options["json"])
+    return lines if axes else lines + [_line(name, figure) for name, figure in figures.items()]
 
 
 def _line(name: str, estimate: Estimate, reference: Estimate | None = None) -> str:

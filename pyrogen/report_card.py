@@ -6,7 +6,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from pyrogen import evaluation
@@ -18,7 +17,7 @@ from pyrogen.feature_network import fit_features
 from pyrogen.inference import Objective
 from pyrogen.language import is_reader
 from pyrogen.parameters import first_device
-from pyrogen.sites import Program, sample_sites
+from pyrogen.sites import Program
 from pyrogen.spec import scaled
 
 __all__ = ["Axis", "report_card"]
@@ -178,11 +177,11 @@ def _likelihood(axis: Axis, fitted: Fitted, by_samples: bool) -> None:
     if roles.is_implicit or by_samples:
         axis.notes += [] if axis.figures else [NO_DENSITY if roles.is_implicit else NOT_BY_DENSITY]
         return
-    count, name_of_split = fitted.dataset.num_data(fitted.split), fitted.split
+    count = fitted.dataset.num_data(fitted.split)
     name, high = bound_of(fitted.model, fitted.guide, fitted.seen(fitted.model, count), roles, GAP_DRAWS)
     _, low = bound_of(fitted.model, fitted.guide, fitted.batches, roles, GAP_DRAWS)
-    stderr = None if high.stderr is None or low.stderr is None else (high.stderr**2 + low.stderr**2) ** 0.5
-    axis.add("train_gap", Estimate(high.value - low.value, stderr, f"nats of {name}, training less {name_of_split}"))
+    unit = f"nats of {name}, training less {fitted.split}"
+    axis.add("train_gap", high.plus(low.scaled(-1.0, 0.0, unit), unit))
     if roles.has_latents and not (roles.shares_latents or roles.infers_labels) and "ais" not in axis.figures:
         axis.notes.append(ANNEAL)
 
@@ -193,12 +192,13 @@ def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
     if "x" not in roles.observed:
         axis.notes.append(f"the model draws no data: it is of {', '.join(roles.observed) or 'nothing'}, given x")
         return
-    if any(dataset.eval_columns(of)["x"].isnan().any() for of in ("train", fitted.split)):
+    held_out, training = dataset.eval_columns(fitted.split), dataset.eval_columns("train")["x"].float()
+    if held_out["x"].isnan().any() or training.isnan().any():
         axis.notes.append(INCOMPLETE)
         return
     model = learned(fitted.model, fitted.guide, dataset.spec)
     real, fake = compared(model, dataset, fitted.batches, roles)
-    training = scaled(dataset.eval_columns("train")["x"].float(), dataset.spec)
+    training = scaled(training, dataset.spec)
     seen = training[torch.randperm(len(training))[: len(real)]]
     axis.measure("energy_distance", evaluation.energy_distance, real, fake, seen)
     if features is None and dataset.spec.num_classes is not None:
@@ -212,8 +212,8 @@ def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
     real, fake, seen, training = (_features(features, x) for x in (real, fake, seen, training))
     for name, measure in IN_FEATURES.items():
         axis.measure(name, measure, real, fake, seen)
-    if (labels := dataset.eval_columns(fitted.split).get("y")) is not None:
-        axis.measure("worst_class_coverage", partial(_worst_class, labels[: len(real)]), real, fake, seen)
+    if "y" in held_out:
+        axis.measure("worst_class_coverage", partial(_worst_class, held_out["y"][: len(real)]), real, fake, seen)
     axis.measure("nearer_training", lambda x, y: evaluation.data_copying(training, y, x).nearer, real, fake)
 
 
@@ -309,18 +309,8 @@ def _calibration(axis: Axis, fitted: Fitted) -> None:
 def _ranks(axis: Axis, fitted: Fitted) -> None:
     """Add how far ranks of what was true, among draws for what a model simulates of it, are from uniform."""
     assert fitted.guide is not None
-    columns = fitted.dataset.eval_columns("train")
-    columns = {name: columns[name] for name in accepted_columns(fitted.model, list(columns))}
-    device = first_device(fitted.model)
-    first = {name: x[:1].to(device) for name, x in columns.items()}
-    with evaluating(fitted.model, fitted.guide):
-        drawn = {site["name"] for site in sample_sites(poutine.trace(fitted.model).get_trace(**first))}
-    # A label that the model draws, and that is given where it is known, is no covariate.
-    given = {
-        name: x[:SIMULATED].to(device)
-        for name, x in columns.items()
-        if name not in drawn | fitted.roles.observed.keys()
-    }
+    columns, device = fitted.dataset.eval_columns("train"), first_device(fitted.model)
+    given = {name: columns[name][:SIMULATED].to(device) for name in fitted.roles.covariates}
     size = min([SIMULATED, *map(len, given.values())])
     found = evaluation.simulation_based_calibration(
         fitted.model, fitted.guide, tuple(fitted.roles.observed), size, DRAWN, BINS, given

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pyrogen.arguments import prepared_alike
-from pyrogen.card import VALUES, roles_of
+from pyrogen.card import roles_of, rows_at_once
 from pyrogen.data import Batches, Corpus, Dataset, Sounds, Text, Unpaired
 from pyrogen.data.splits import rows_of_splits
 from pyrogen.errors import PyrogenError, UsageError
@@ -75,7 +75,7 @@ class Scorer(NamedTuple):
             )
 
     def _batches(self, x: Tensor) -> Batches:
-        size = min(BATCH, max(1, VALUES // self.dataset.spec.num_dims))
+        size = min(BATCH, rows_at_once(self.dataset.spec))
         return Batches({"x": x}, size, shuffle=False, name=self.dataset.name)
 
 

@@ -9,15 +9,13 @@ from torch import Tensor
 from pyrogen.data import Batches, Dataset, keep_labels
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation.likelihood import of_each
+from pyrogen.evaluation.representation import ACTIVE
 from pyrogen.loading import load
 from pyrogen.recipe import Recipe
 from pyrogen.runs import Run
 from pyrogen.sites import Program, is_latent, sample_sites
 
 __all__ = ["encoded", "features"]
-
-ACTIVE = 0.01
-"""The variance of a code's mean over data from which on it is kept; the rest tell of no datum."""
 
 
 def encoded(guide: Program, dataset: Dataset) -> Dataset:

@@ -16,7 +16,10 @@ from pyrogen.data import Dataset, digits, keep_labels, standardize
 from pyrogen.distributions import Implicit
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation import guide_accuracy
+from pyrogen.loading import load
 from pyrogen.models import vae
+from pyrogen.recipe import Recipe
+from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
 from pyrogen.stacking import encoded, features
 
@@ -93,6 +96,10 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert main(f"evaluate {run} --num-particles 2 --json".split()) == 0
         metrics = json.loads(capsys.readouterr().out)["metrics"]
         assert 0 <= metrics["accuracy"]["value"] <= 1
+        opened = Run.open(run)
+        data = Recipe.from_json(opened.manifest).dataset_of(opened.manifest)
+        right = guide_accuracy(load(opened).guide, [data.eval_columns("test")])
+        assert metrics["accuracy"]["value"] == pytest.approx(right.value, abs=1e-9)
         assert main(f"sample {run} --number 3 --out {run}.npz".split()) == 0
         assert main(f"report {run}".split()) == 0
     assert main(["train", "classifier", "--out", "c", "--steps", "2"]) == 0

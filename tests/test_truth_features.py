@@ -138,7 +138,7 @@ def test_precision_without_recall_and_the_reverse():
 
 
 def test_mutant_precision_and_recall_exchanged(monkeypatch):
-    share = features._share_within
-    monkeypatch.setattr(features, "_share_within", lambda points, sample, k: share(sample, points, k))
+    share = features.neighbourhoods
+    monkeypatch.setattr(features, "neighbourhoods", lambda points, sample, k: share(sample, points, k))
     with pytest.raises(AssertionError):
         test_precision_and_recall_by_hand()

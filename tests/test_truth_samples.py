@@ -55,6 +55,7 @@ def test_blocks_make_no_difference(monkeypatch):
     x, y = torch.randn(50, 3), torch.randn(40, 3)
     whole = density(x, y), coverage(x, y)
     monkeypatch.setattr("pyrogen.evaluation.samples.BLOCK", 7)
+    monkeypatch.setattr("pyrogen.evaluation.checks.BLOCK", 7)
     assert (density(x, y), coverage(x, y)) == whole
 
 

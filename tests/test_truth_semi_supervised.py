@@ -220,6 +220,15 @@ def test_draws():
     assert "y" not in sites
 
 
+def test_draws_given_labels_are_of_these_labels():
+    decoder = ByLabel()
+    y = torch.arange(3).repeat_interleave(4000)
+    pyro.set_rng_seed(0)
+    means = discrete(decoder, Given(torch.zeros(3))).model(y=y).reshape(3, 4000, 6).mean(1)
+    p = decoder.logits.detach().sigmoid()
+    assert ((means - p).abs() < 4.5 * (p * (1 - p) / 4000).sqrt()).all()
+
+
 def test_shared_first_layer_is_a_layer_of_both():
     """A layer of values and a one-hot label side by side is the sum of a layer of each."""
     network = Labelled(5, 4, (6,), SPEC)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyrogen.errors import DataError, UsageError
 
-__all__ = ["BLOCK", "check_neighbours", "rows", "to_neighbour"]
+__all__ = ["BLOCK", "check_neighbours", "neighbourhoods", "rows", "to_neighbour"]
 
 BLOCK = 1000
 """Rows whose distances are in memory at a time."""
@@ -44,6 +44,12 @@ def check_neighbours(neighbours: int, *samples: Tensor) -> None:
     others = min(map(len, samples)) - 1
     if not 1 <= neighbours <= others:
         raise UsageError(f"neighbours must be between 1 and {others}, the others in a sample; found {neighbours}")
+
+
+def neighbourhoods(points: Tensor, sample: Tensor, rank: int) -> Tensor:
+    """Count the members of a sample to which each point is as near as their fellow of a rank, shape ``(points,)``."""
+    radius = to_neighbour(sample, rank)
+    return torch.cat([(torch.cdist(part, sample) <= radius).sum(1) for part in points.split(BLOCK)])
 
 
 def to_neighbour(x: Tensor, rank: int) -> Tensor:

@@ -44,6 +44,17 @@ class Estimate:
         stderr = None if self.stderr is None else abs(factor) * self.stderr
         return Estimate(shift + factor * self.value, stderr, unit, self.num_particles)
 
+    def plus(self, other: "Estimate", unit: str) -> "Estimate":
+        """Add an estimate that is independent of this one; there is no error where either has none.
+
+        Example:
+            >>> Estimate(1.0, 3.0, "nats").plus(Estimate(2.0, 4.0, "nats"), "nats")
+            Estimate(value=3.0, stderr=5.0, unit='nats', num_particles=None)
+        """
+        errors = self.stderr, other.stderr
+        stderr = None if errors[0] is None or errors[1] is None else (errors[0] ** 2 + errors[1] ** 2) ** 0.5
+        return Estimate(self.value + other.value, stderr, unit)
+
     def in_bits_per_dim(self, spec: DataSpec) -> "Estimate":
         """Return a log-likelihood in nats, or a bound of it, as bits per dimension of discrete or dequantised data.
 

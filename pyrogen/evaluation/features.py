@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
-from pyrogen.evaluation.checks import BLOCK, check_neighbours, rows, to_neighbour
+from pyrogen.evaluation.checks import BLOCK, check_neighbours, neighbourhoods, rows
 from pyrogen.evaluation.estimate import Estimate, mean
 
 __all__ = [
@@ -190,14 +190,8 @@ def precision_recall(real: Tensor, fake: Tensor, neighbours: int = 3) -> Precisi
     """
     x, y = rows(real, fake)
     check_neighbours(neighbours, x, y)
-    return PrecisionRecall(_share_within(y, x, neighbours), _share_within(x, y, neighbours))
-
-
-def _share_within(points: Tensor, sample: Tensor, neighbours: int) -> float:
-    """Return the share of points within the support of a sample."""
-    radius = to_neighbour(sample, neighbours)
-    found = [(torch.cdist(part, sample) <= radius).any(1) for part in points.split(BLOCK)]
-    return float(torch.cat(found).double().mean())
+    in_data, in_draws = neighbourhoods(y, x, neighbours) > 0, neighbourhoods(x, y, neighbours) > 0
+    return PrecisionRecall(float(in_data.double().mean()), float(in_draws.double().mean()))
 
 
 def fingerprint(network: nn.Module) -> str:

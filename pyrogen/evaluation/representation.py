@@ -15,7 +15,7 @@ from pyrogen.evaluation.likelihood import Batches, of_each
 from pyrogen.sites import PARTICLES, Program, is_latent, sample_sites
 from pyrogen.traces import draw_trace, plate_nesting
 
-__all__ = ["Codes", "active_units", "encode", "knn_probe", "linear_probe"]
+__all__ = ["ACTIVE", "Codes", "active_units", "encode", "knn_probe", "linear_probe"]
 
 ACTIVE = 0.01
 """The variance of posterior means over data from which on a unit counts as active (Burda et al., 2016)."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pyrogen.discrepancy import distances
 from pyrogen.errors import UsageError
-from pyrogen.evaluation.checks import BLOCK, check_neighbours, rows, to_neighbour
+from pyrogen.evaluation.checks import BLOCK, check_neighbours, neighbourhoods, rows, to_neighbour
 from pyrogen.evaluation.estimate import Estimate
 
 __all__ = ["coverage", "density", "energy_distance", "spacing"]
@@ -119,6 +119,4 @@ def density(real: Tensor, fake: Tensor, neighbours: int = 5) -> float:
     """
     x, y = rows(real, fake)
     check_neighbours(neighbours, x)
-    radius = to_neighbour(x, neighbours)
-    counts = torch.cat([(torch.cdist(part, x) <= radius).sum(1) for part in y.split(BLOCK)])
-    return float(counts.double().mean() / neighbours)
+    return float(neighbourhoods(y, x, neighbours).double().mean() / neighbours)
