@@ -11,6 +11,7 @@ import pyro
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue
 from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
+from pyrogen.axis import Axis
 from pyrogen.card import Annealing, bound, evaluate, inspect
 from pyrogen.data import Dataset, Unpaired
 from pyrogen.detection import outliers
@@ -23,7 +24,7 @@ from pyrogen.loading import load, load_objective
 from pyrogen.parameters import modules_of
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
-from pyrogen.report_card import Axis, report_card
+from pyrogen.report_card import report_card
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
 

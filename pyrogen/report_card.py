@@ -1,26 +1,24 @@
 """A report card: what a fitted program is worth on each side, beside what others would reach, or why none can say."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pyrogen import evaluation
-from pyrogen.card import Roles, accepted_columns, batches_of, bound_of, compared, learned, roles_of
-from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired, known_labels
+from pyrogen.axis import Axis, Fitted
+from pyrogen.card import accepted_columns, batches_of, bound_of
+from pyrogen.data import Corpus, Dataset, Text, Unpaired, known_labels
 from pyrogen.errors import PyrogenError, UsageError
-from pyrogen.evaluation import Estimate, evaluating
-from pyrogen.feature_network import fit_features
+from pyrogen.evaluation import Estimate
 from pyrogen.inference import Objective
 from pyrogen.language import is_reader
 from pyrogen.parameters import first_device
+from pyrogen.sample_axis import samples
 from pyrogen.sites import Program
-from pyrogen.spec import scaled
 
-__all__ = ["Axis", "report_card"]
+__all__ = ["report_card"]
 
 AXES = ("likelihood", "samples", "representation", "calibration")
 
@@ -32,72 +30,10 @@ NO_DENSITY = (
     "draws have no density: --ais-steps 500 --noise 0.1 gives them one, by normal noise, and anneals the evidence"
 )
 NOT_BY_DENSITY = "the model has a density, and was not fitted by it: --ais-steps 500 anneals the evidence"
-INCOMPLETE = "data lack values, and draws lack none: there is no distance between them"
 NO_GUIDE = "no guide was fitted: nothing stands for a datum"
 SHARED = "latents are shared by all data: whether their one posterior is right takes many data sets that are simulated"
 NO_POSTERIOR = "there is no posterior to hold to what the model simulates, and there are no forecasts of labels"
 TELLS = "the guide is told the label, which a classifier of its codes would read off"
-
-
-@dataclass
-class Axis:
-    """One side of what a fitted program is good for.
-
-    Attributes:
-        name: likelihood, samples, representation or calibration.
-        figures: by name.
-        references: what a figure is elsewhere: of training data in the place of draws, of data in the place of codes,
-            of forecasts and posteriors that are right.
-        notes: a sentence for what has no figure.
-    """
-
-    name: str
-    figures: dict[str, Estimate] = field(default_factory=dict)
-    references: dict[str, Estimate] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, name: str, figure: Estimate, reference: Estimate | None = None) -> None:
-        """Put a figure down, and what it is elsewhere."""
-        self.figures[name] = figure
-        if reference is not None:
-            self.references[name] = reference
-
-    def measure(self, name: str, compare: Callable[..., Estimate], real: Tensor, fake: Tensor, *seen: Tensor) -> None:
-        """Put down how draws compare with data, and how training data do, or why they cannot be compared."""
-        try:
-            self.add(name, compare(real, fake), *(compare(real, others) for others in seen))
-        except PyrogenError as error:
-            self.notes.append(f"{name}: {error}")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; figures by name alone, since they stand with all others."""
-        references = {name: estimate.to_json() for name, estimate in self.references.items()}
-        return {"figures": list(self.figures), "references": references, "notes": self.notes}
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """Fitted programs and held-out data; the guide is left out where it did not learn."""
-
-    model: Program
-    guide: Program | None
-    dataset: Dataset
-    split: str
-    batch_size: int
-
-    @cached_property
-    def batches(self) -> Batches:
-        return batches_of(self.model, self.dataset, self.split, self.batch_size)
-
-    @cached_property
-    def roles(self) -> Roles:
-        return roles_of(self.model, self.batches, self.guide)
-
-    def seen(self, program: Program, count: int) -> Batches:
-        """Return so many training data at most, for a program: of those that have labels, where it takes these."""
-        takes_labels = bool(accepted_columns(program, ["y"]))
-        dataset = known_labels(self.dataset) if takes_labels else self.dataset
-        return batches_of(program, dataset, "train", self.batch_size, count)
 
 
 def report_card(
@@ -138,7 +74,7 @@ def report_card(
     fitted = Fitted(model, guide if objective.fits_guide else None, dataset, split, batch_size)
     measures: tuple[Callable[[Axis, Fitted], None], ...] = (
         partial(_likelihood, by_samples=objective.by_samples),
-        partial(_samples, features=features),
+        partial(samples, features=features),
         _representation,
         _calibration,
     )
@@ -184,80 +120,6 @@ def _likelihood(axis: Axis, fitted: Fitted, by_samples: bool) -> None:
     axis.add("train_gap", high.plus(low.scaled(-1.0, 0.0, unit), unit))
     if roles.has_latents and not (roles.shares_latents or roles.infers_labels) and "ais" not in axis.figures:
         axis.notes.append(ANNEAL)
-
-
-def _samples(axis: Axis, fitted: Fitted, features: nn.Module | None) -> None:
-    """Add how near draws are to held-out data, and how near as many training data are."""
-    dataset, roles = fitted.dataset, fitted.roles
-    if "x" not in roles.observed:
-        axis.notes.append(f"the model draws no data: it is of {', '.join(roles.observed) or 'nothing'}, given x")
-        return
-    held_out, training = dataset.eval_columns(fitted.split), dataset.eval_columns("train")["x"].float()
-    if held_out["x"].isnan().any() or training.isnan().any():
-        axis.notes.append(INCOMPLETE)
-        return
-    model = learned(fitted.model, fitted.guide, dataset.spec)
-    real, fake = compared(model, dataset, fitted.batches, roles)
-    training = scaled(training, dataset.spec)
-    seen = training[torch.randperm(len(training))[: len(real)]]
-    axis.measure("energy_distance", evaluation.energy_distance, real, fake, seen)
-    if features is None and dataset.spec.num_classes is not None:
-        features = fit_features(dataset)
-    if features is None:
-        axis.notes.append("the data have no labels to learn features by: distances are of the values themselves")
-        features = nn.Identity()
-    else:
-        sha256 = evaluation.fingerprint(features)
-        axis.notes.append(f"distances are in features of a network whose tensors have the SHA-256 {sha256[:12]}...")
-    real, fake, seen, training = (_features(features, x) for x in (real, fake, seen, training))
-    for name, measure in IN_FEATURES.items():
-        axis.measure(name, measure, real, fake, seen)
-    if "y" in held_out:
-        axis.measure("worst_class_coverage", partial(_worst_class, held_out["y"][: len(real)]), real, fake, seen)
-    axis.measure("nearer_training", lambda x, y: evaluation.data_copying(training, y, x).nearer, real, fake)
-
-
-def _features(network: nn.Module, x: Tensor) -> Tensor:
-    with evaluating(network):
-        return torch.cat([network(part.to(first_device(network))).cpu() for part in x.split(BATCH)]).flatten(1)
-
-
-BATCH = 1000
-
-NEIGHBOURS = 5
-BLOCKS = 10
-
-
-def _frechet(real: Tensor, fake: Tensor) -> Estimate:
-    if real.shape[1] >= len(real):
-        raise UsageError(f"a covariance of {real.shape[1]:,} features takes more data than {len(real):,}")
-    return evaluation.frechet_distance(real, fake)
-
-
-def _density(real: Tensor, fake: Tensor) -> Estimate:
-    return Estimate(evaluation.density(real, fake, NEIGHBOURS), None, "relative to the data's own")
-
-
-IN_FEATURES: dict[str, Callable[[Tensor, Tensor], Estimate]] = {
-    "frechet_distance": _frechet,
-    "kernel_distance": lambda x, y: evaluation.kernel_distance(x, y, max(2, len(x) // BLOCKS)),
-    "precision": lambda x, y: _share(evaluation.precision_recall(x, y, NEIGHBOURS).precision, len(y), "draws"),
-    "recall": lambda x, y: _share(evaluation.precision_recall(x, y, NEIGHBOURS).recall, len(x), "data"),
-    "density": _density,
-    "coverage": lambda x, y: _share(evaluation.coverage(x, y, NEIGHBOURS), len(x), "data"),
-    "two_sample_accuracy": lambda x, y: evaluation.two_sample_test(x, y).accuracy,
-}
-"""By name, what compares data and draws."""
-
-
-def _worst_class(labels: Tensor, real: Tensor, fake: Tensor) -> Estimate:
-    found = evaluation.class_coverage(real, labels, fake, neighbours=NEIGHBOURS).covered
-    label = min(found, key=lambda label: found[label].value)
-    return replace(found[label], unit=f"share of data of class {label}")
-
-
-def _share(value: float, count: int, of: str) -> Estimate:
-    return Estimate(value, (value * (1 - value) / count) ** 0.5, f"share of {count:,} {of}")
 
 
 CODED = 5000

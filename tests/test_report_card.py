@@ -263,7 +263,7 @@ def test_cards_of_all_kinds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a card cannot say, by few data or labels, costs no other figure."""
-    monkeypatch.setattr("pyrogen.report_card.fit_features", partial(fit_features, num_steps=20))
+    monkeypatch.setattr("pyrogen.sample_axis.fit_features", partial(fit_features, num_steps=20))
     run = str(tmp_path / "run")
     assert main(["train", *options, "--out", run]) == 0
     capsys.readouterr()
