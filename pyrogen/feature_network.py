@@ -1,5 +1,7 @@
 """Features to compare draws with data in, from a network that learned the data's labels."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pyro
@@ -20,12 +22,23 @@ NUM_STEPS = 2000
 BATCH_SIZE = 128
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch have one thread of the CPU for the body."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fit_features(dataset: Dataset, num_steps: int = NUM_STEPS) -> nn.Module:
     """Fit a classifier to the labels of the training split, and return the network up to its last hidden layer.
 
     It maps data of shape ``(batch, *spec.shape)``, scaled to [-1, 1] where they are bounded, to ``(batch, 64)``.
-    The same data give the same network: it is fitted on the CPU, draws are those of one seed, and the generators are
-    left as they were found.
+    The same data give the same network: it is fitted on the CPU by one thread, since sums depend on how many there
+    are; draws are those of one seed, and the generators are left as they were found.
 
     Args:
         dataset: data with labels ``y``; rows where they are missing, -1, are left out.
@@ -37,7 +50,7 @@ def fit_features(dataset: Dataset, num_steps: int = NUM_STEPS) -> nn.Module:
     spec = dataset.spec
     if spec.num_classes is None:
         raise UsageError(f"features are those of a classifier, and {spec.name} has no labels")
-    with rehearsal(), torch.enable_grad():
+    with rehearsal(), one_thread(), torch.enable_grad():
         pyro.set_rng_seed(0)
         *hidden, width = WIDTHS
         body = nn.Sequential(nn.Flatten(-len(spec.shape)), MLP(spec.num_dims, width, hidden), nn.SiLU())

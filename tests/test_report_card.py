@@ -16,7 +16,7 @@ from torch import nn
 from pyrogen.card import evaluate
 from pyrogen.cli import main
 from pyrogen.data import Dataset, digits, keep_labels, reuters
-from pyrogen.evaluation import label_calibration, linear_probe
+from pyrogen.evaluation import fingerprint, label_calibration, linear_probe
 from pyrogen.feature_network import fit_features
 from pyrogen.inference import ELBO, EnergyDistance, MaximumLikelihood
 from pyrogen.models import LDA, Incomplete, MeanField
@@ -225,7 +225,16 @@ def test_topics_say_what_does_not_apply():
 def test_features_know_labels_and_are_the_same_again():
     data = digits()
     before = torch.get_rng_state()
-    network, again = (fit_features(data, num_steps=200) for _ in range(2))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        network = fit_features(data, num_steps=200)
+        torch.set_num_threads(2)
+        again = fit_features(data, num_steps=200)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert fingerprint(network) == fingerprint(again)
     assert torch.equal(torch.get_rng_state(), before)
     x, y = (2 * data.eval_columns(of)["x"] / 16 - 1 for of in ("train", "test"))
     assert torch.equal(network(y), again(y))
