@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from command_line import command
-from report import RESULTS, append_row, header, machine, mean_cell, missing, read_rows, table, versions, write
+from report import RESULTS, append_row, device_name, header, mean_cell, missing, read_rows, table, versions, write
 
 import pyrogen
 
@@ -69,7 +69,7 @@ def measure(task: str, model: str, seed: int, device: str) -> dict[str, Any]:
         "train_nats": -command("evaluate", out, "--split", "train")["metrics"]["log_likelihood"]["value"],
         "parameters": sum(p.numel() for p in programs.model.parameters()),
         "seconds": seconds,
-        "device": torch.cuda.get_device_name(device) if device == "cuda" else machine(),
+        "device": device_name(device),
     }
     return row | ({"as_asked": as_asked(programs.model, seed)} if task == "conditional" else {})
 

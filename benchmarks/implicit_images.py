@@ -4,7 +4,8 @@ Each setting trains with a seed and is measured in the features of a classifier 
 (data, setting, seed) appends a line to ``results/implicit_images.jsonl``; what is there is not run again. Draws of the
 first seed are shown in ``docs/clothes.png``.
 
-Run: ``python benchmarks/implicit_images.py [--data fashion paths stacked] [--seeds 2]``.
+Run: ``python benchmarks/implicit_images.py [--data fashion paths stacked] [--settings NAME ...]
+[--seeds 3] [--device cpu]``.
 """
 
 import argparse
@@ -18,7 +19,19 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from report import (
+    RESULTS,
+    append_row,
+    device_name,
+    devices,
+    header,
+    mean_cell,
+    missing,
+    read_rows,
+    table,
+    versions,
+    write,
+)
 from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
@@ -255,8 +268,8 @@ def shares(digits: Tensor) -> dict[str, float]:
 FIGURES = {"fashion": fashion_figures, "paths": fashion_figures, "stacked": stacked_figures}
 
 
-def measure(name: str, setting: str, seed: int) -> dict[str, Any]:
-    """Train with one seed and measure the averaged generator's draws."""
+def measure(name: str, setting: str, seed: int, device: str) -> dict[str, Any]:
+    """Train with one seed on a device, and measure the averaged generator's draws on the CPU."""
     is_stacked, is_hybrid = name == "stacked", setting in HYBRIDS
     data = mnist_10k() if is_stacked else fashion_mnist()
     kind: Kind = "dequantized" if is_hybrid else "levels"
@@ -264,6 +277,7 @@ def measure(name: str, setting: str, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     (model, guide), objective = SETTINGS[name][setting](spec)
     batches = Stacked(data.train["x"], is_hybrid) if is_stacked else data.batches(BATCH, only=["x"], drop_last=True)
+    modules = [module.to(device) for module in (model, guide, objective) if module is not None]
     has_critic = any(p.requires_grad for p in objective.parameters())
     adam = partial(Adam, lr=RATES.get(setting, RATE), betas=(0.5, 0.99))
     start = time.perf_counter()
@@ -283,13 +297,14 @@ def measure(name: str, setting: str, seed: int) -> dict[str, Any]:
 
     torch.manual_seed(seed)
     with training.averaged(), torch.no_grad():
-        for module in training.modules:
-            module.eval()
+        for module in modules:
+            module.cpu().eval()
         figures = FIGURES[name](draw, objective.critic.network if setting == BEST else None)
         if seed == 0:
             save_file({"x": draw(SHOWN).contiguous()}, CACHE / f"{name}, {setting}.safetensors")
-    row = {"data": name, "setting": setting, "seed": seed, "steps": STEPS[name], "seconds": seconds}
-    return row | {key: float(value) for key, value in figures.items()}
+    row = {"data": name, "setting": setting, "seed": seed, "steps": STEPS[name], "device": device_name(device)}
+    timed = {"seconds": seconds} if device == "cpu" else {}
+    return row | timed | {key: float(value) for key, value in figures.items()}
 
 
 # The page
@@ -372,7 +387,8 @@ def report() -> None:
         f"batches of {BATCH}, Adam at {RATE:g} with betas (.5, .99), a moving average at .995 of the generator's "
         f"parameters, {STEPS['fashion']:,} rounds of one step for each player. The progressive networks have 8, 16 "
         f"and 32 channels at 28, 14 and 7 pixels, and a rate of {RATES[PROGRESSIVE]:g}. The VAE has the channels of "
-        f"DCGAN, and is shown by the means of p(x | z). Mean ± standard error over seeds.",
+        f"DCGAN, and is shown by the means of p(x | z). Mean ± standard error over seeds. Fitted "
+        f"on: {devices(rows)}; seconds are of fits on the CPU.",
         "## Fashion-MNIST",
         f"{COMPARED:,} draws against as many test images, in the {FEATURES} features of a convolutional classifier "
         f"that the benchmark trains (test accuracy {accuracy}): figures cannot be compared with those of other "
@@ -400,12 +416,15 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--settings", nargs="+", default=None, help="of the data (default: all)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, to fit on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for seed, data in product(range(options.seeds), options.data):
-        for task in missing(ROWS, data=[data], setting=SETTINGS[data], seed=[seed]):
-            append_row(ROWS, measure(data, task["setting"], seed))
+        settings = [name for name in SETTINGS[data] if options.settings is None or name in options.settings]
+        for task in missing(ROWS, data=[data], setting=settings, seed=[seed]):
+            append_row(ROWS, measure(data, task["setting"], seed, options.device))
     draw_figure()
     report()
 

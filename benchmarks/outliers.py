@@ -15,7 +15,19 @@ import numpy as np
 import torch
 from command_line import command
 from numpy.typing import NDArray
-from report import RESULTS, append_row, header, machine, mean_cell, missing, read_rows, table, versions, write
+from report import (
+    RESULTS,
+    append_row,
+    device_name,
+    devices,
+    header,
+    mean_cell,
+    missing,
+    read_rows,
+    table,
+    versions,
+    write,
+)
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -66,8 +78,7 @@ def measure(seed: int, steps: int, device: str) -> dict[str, Any]:
         words = ["outliers", model, str(DIGITS), "--background", background, "--device", device]
         found = {name.removeprefix("auroc_"): figure["value"] for name, figure in command(*words)["metrics"].items()}
         row |= {"likelihood": found["likelihood"], "typicality": found["typicality"], f"ratio, {rate}": found["ratio"]}
-    where = torch.cuda.get_device_name(device) if device == "cuda" else machine()
-    return row | {"seconds": time.perf_counter() - begin, "device": where}
+    return row | {"seconds": time.perf_counter() - begin, "device": device_name(device)}
 
 
 def main(seeds: int, steps: int, device: str) -> None:
@@ -78,7 +89,6 @@ def main(seeds: int, steps: int, device: str) -> None:
     names = ["likelihood", "typicality", *(f"ratio, {rate}" for rate in RATES)]
     cells = [[n, mean_cell([row[n] for row in rows], 3), PUBLISHED.get(n.partition(",")[0], "")] for n in names]
     known = versions("torch", "pyro-ppl", "pyrogen-ppl")
-    devices = ", ".join(sorted({row["device"] for row in rows}))
     write(
         "outliers",
         header("Digits among clothes", "python benchmarks/outliers.py", 1, known),
@@ -86,7 +96,7 @@ def main(seeds: int, steps: int, device: str) -> None:
         f"10,000 test images of Fashion-MNIST. Both at 14 x 14 pixels, means of 2 x 2, 256 levels. `pyrogen train "
         f"{TRAIN} --steps {steps}`, and with `--mutate RATE` for the background of the ratio; `pyrogen outliers`. The "
         f"usual likelihood of typicality is of validation images. Mean ± standard error over {len(rows)} seeds; "
-        f"{mean_cell([row['bits_per_dim'] for row in rows], 3)} bits/dim on test images. Fitted on: {devices}.",
+        f"{mean_cell([row['bits_per_dim'] for row in rows], 3)} bits/dim on test images. Fitted on: {devices(rows)}.",
         table(["score", "AUROC", "published, 28 x 28"], cells),
         "Published: Likelihood Ratios for Out-of-Distribution Detection (Ren et al., 2019), "
         "https://arxiv.org/abs/1906.02845, whose rate of mutation and weight decay were chosen on a third data set.",

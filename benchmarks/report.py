@@ -12,9 +12,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
+
 __all__ = [
     "RESULTS",
     "append_row",
+    "device_name",
+    "devices",
     "header",
     "machine",
     "mean_cell",
@@ -44,6 +48,16 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or "unknown processor")
+
+
+def device_name(device: str) -> str:
+    """Name the accelerator, or the machine."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else machine()
+
+
+def devices(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Name all devices that rows were measured on; those that do not say are of this machine."""
+    return ", ".join(sorted({row.get("device", machine()) for row in rows}))
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 Every (part, setting, seed) appends a line to ``results/semi_supervised.jsonl``; what is there is not run again.
 
-Run: ``python benchmarks/semi_supervised.py [--parts digits mnist] [--settings NAME ...] [--seeds 3]``.
+Run: ``python benchmarks/semi_supervised.py [--parts digits mnist] [--settings NAME ...] [--seeds 3]
+[--device cpu]``.
 """
 
 import argparse
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,19 @@ from typing import Any
 
 import pyro
 import torch
-from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from report import (
+    RESULTS,
+    append_row,
+    device_name,
+    devices,
+    header,
+    mean_cell,
+    missing,
+    read_rows,
+    table,
+    versions,
+    write,
+)
 from torch import Tensor
 from torch.optim import Adam
 
@@ -22,6 +34,7 @@ from pyrogen.data import Dataset, digits, known_labels, mnist_10k
 from pyrogen.evaluation import Estimate, accuracy, guide_accuracy
 from pyrogen.inference import ELBO, MaximumLikelihood, Objective, train
 from pyrogen.models import classifier, m2, vae
+from pyrogen.parameters import modules_of
 from pyrogen.sites import Program
 from pyrogen.stacking import encoded
 
@@ -72,34 +85,46 @@ PARTS = {
 
 
 def fit(
-    objective: Objective, programs: tuple[Program, Program | None], batches: Iterable[Any], rate: float, steps: int
+    objective: Objective,
+    programs: tuple[Program, Program | None],
+    batches: Iterable[Any],
+    rate: float,
+    steps: int,
+    device: str,
 ) -> None:
-    for _ in train(objective, *programs, batches, partial(Adam, lr=rate), num_steps=steps, validate=False):
+    """Fit on a device; the programs are on the CPU before and after."""
+    modules = modules_of(*programs).values()
+    for module in modules:
+        module.to(device)
+    adam = partial(Adam, lr=rate)
+    for _ in train(objective, *programs, batches, adam, num_steps=steps, validate=False, compile=True):
         pass
+    for module in modules:
+        module.cpu()
 
 
-def by_classifier(part: Part, data: Dataset) -> Judge:
+def by_classifier(part: Part, data: Dataset, device: str) -> Judge:
     """Train the classifier of M2 on what has labels, and nothing else."""
     labelled = known_labels(data)
     programs = classifier(labelled.spec, hidden=part.hidden)
-    fit(MaximumLikelihood(), programs, labelled.batches(CLASSIFIER_BATCH), rate=RATE, steps=CLASSIFIER_STEPS)
+    fit(MaximumLikelihood(), programs, labelled.batches(CLASSIFIER_BATCH), RATE, CLASSIFIER_STEPS, device)
     return lambda batches: accuracy(programs[0], batches)
 
 
-def by_m2(part: Part, data: Dataset, **settings: Any) -> Judge:
+def by_m2(part: Part, data: Dataset, device: str, **settings: Any) -> Judge:
     programs = m2(
         data.spec, **{"latent": part.latent, "hidden": part.hidden, "class_weight": part.class_weight} | settings
     )
     batches = data.batches(part.batch, drop_last=True)
-    fit(ELBO(), programs, batches, rate=part.rate, steps=part.steps)
+    fit(ELBO(), programs, batches, part.rate, part.steps, device)
     return lambda batches: guide_accuracy(programs[1], batches)
 
 
-def with_codes(part: Part, data: Dataset) -> Dataset:
+def with_codes(part: Part, data: Dataset, device: str) -> Dataset:
     """Return data as the latents of a VAE that has seen no label."""
     programs = vae(data.spec, latent=part.codes, hidden=(*part.hidden, *part.hidden))
     batches = data.batches(part.batch, only=["x"], drop_last=True)
-    fit(ELBO(), programs, batches, rate=part.rate, steps=part.m1_steps)
+    fit(ELBO(), programs, batches, part.rate, part.m1_steps, device)
     return encoded(programs[1], data)
 
 
@@ -114,15 +139,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """What is set besides the part's settings."""
 
 
-def measure(part: Part, setting: str, seed: int) -> dict[str, float]:
+def measure(part: Part, setting: str, seed: int, device: str) -> dict[str, Any]:
     """Learn from few labels, and count how often the classifier is right on held-out digits."""
     data = part.data(pixels="dynamic-binary", labels=part.labels, seed=seed)
     pyro.set_rng_seed(seed)
     if setting.startswith("M1"):
-        data = with_codes(part, data)
+        data = with_codes(part, data, device)
     learn = by_classifier if setting.endswith("classifier") else by_m2
     held_out = [data.eval_columns(split) for split in ("validation", "test")]
-    return {"accuracy": 100 * learn(part, data, **SETTINGS[setting])(held_out).value}
+    return {"accuracy": 100 * learn(part, data, device, **SETTINGS[setting])(held_out).value}
 
 
 def table_of(name: str) -> str:
@@ -130,9 +155,8 @@ def table_of(name: str) -> str:
     for setting in SETTINGS:
         found = [row for row in read_rows(ROWS) if (row["part"], row["setting"]) == (name, setting)]
         if found:
-            cells = [mean_cell([row[key] for row in found], 1) for key in ("accuracy", "seconds")]
-            lines.append([setting, str(len(found)), *cells])
-    return table(["", "seeds", "right, %", "seconds"], lines)
+            lines.append([setting, str(len(found)), mean_cell([row["accuracy"] for row in found], 1), devices(found)])
+    return table(["", "seeds", "right, %", "fitted on"], lines)
 
 
 def section(name: str) -> str:
@@ -151,13 +175,13 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS), metavar="NAME")
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS), metavar="NAME")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda, to fit on")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for name in options.parts:
         for task in missing(ROWS, part=[name], seed=range(options.seeds), setting=options.settings):
-            start = time.perf_counter()
-            figures = measure(PARTS[name], task["setting"], task["seed"])
-            append_row(ROWS, task | figures | {"seconds": time.perf_counter() - start})
+            figures = measure(PARTS[name], task["setting"], task["seed"], options.device)
+            append_row(ROWS, task | {"device": device_name(options.device)} | figures)
     write(
         "semi_supervised",
         header(
