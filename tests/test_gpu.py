@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -198,3 +199,39 @@ def test_models_of_text_train_and_write_on_the_device(name: str, tmp_path: Path)
     assert main(["evaluate", out, "--dynamic-rate", "0.0005", "--device", "cuda"]) == 0
     told = ["--prefix", "in the", "--length", "20", "--device", "cuda", "--out", str(tmp_path / "x.txt")]
     assert main(["sample", out, *told]) == 0
+
+
+@pytest.mark.parametrize("name", ["vae", "generator", "pixelcnn", "classifier"])
+def test_a_report_card_is_filled_in_on_the_device(name: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    words = [*SMALL[name].split(), "--steps", "4", "--batch-size", "16", "--device", "cuda", "--out", out]
+    assert main(["train", name, *words]) == 0
+    assert main(["evaluate", out, "--all", "--num-particles", "2", "--device", "cuda"]) == 0
+
+
+def test_digits_are_learned_by_few_labels_on_the_device(tmp_path: Path) -> None:
+    out = str(tmp_path / "run")
+    words = ["--latent", "2", "--hidden", "[8]", "--labels", "50", "--steps", "4", "--device", "cuda", "--out", out]
+    assert main(["train", "m2", *words]) == 0
+    assert main(["evaluate", out, "--all", "--num-particles", "2", "--device", "cuda"]) == 0
+
+
+def test_a_table_is_learned_and_completed_on_the_device(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    table[::3, 1] = np.nan
+    np.save(tmp_path / "table.npy", table, allow_pickle=False)
+    out, words = str(tmp_path / "run"), ["--latent", "1", "--hidden", "[8]", "--steps", "4", "--device", "cuda"]
+    assert (
+        main(["train", "miwae", "--data", str(tmp_path / "table.npy"), "--missing", "true", *words, "--out", out]) == 0
+    )
+    assert main(["evaluate", out, "--num-particles", "2", "--device", "cuda"]) == 0
+    assert main(["complete", out, "--device", "cuda", "--out", str(tmp_path / "full.npz")]) == 0
+
+
+def test_outliers_are_scored_on_the_device(tmp_path: Path) -> None:
+    np.save(tmp_path / "odd.npy", np.full((30, 8, 8), 16, dtype=np.uint8), allow_pickle=False)
+    out = str(tmp_path / "run")
+    words = [*SMALL["vae"].split(), "--steps", "4", "--batch-size", "16", "--device", "cuda", "--out", out]
+    assert main(["train", "vae", *words]) == 0
+    scored = ["outliers", out, str(tmp_path / "odd.npy"), "--device", "cuda", "--out", str(tmp_path / "scores.csv")]
+    assert main(scored) == 0
