@@ -74,7 +74,6 @@ def measure(draws: int, seed: int, stages: int, temperatures: int, device: str) 
     )  # fmt: skip
     for _ in training:
         pass
-    seconds = time.perf_counter() - begin
     pyro.set_rng_seed(seed)
     test = Batches(data.eval_columns("test"), 250, shuffle=False, only=["x"])
     few = [{"x": data.eval_columns("test")["x"][:JUDGED]}]
@@ -89,7 +88,7 @@ def measure(draws: int, seed: int, stages: int, temperatures: int, device: str) 
         "active": active_units(encode(guide, test, OF_CODES)),
     }
     where = torch.cuda.get_device_name() if device == "cuda" else machine()
-    return figures | {"seconds of the fit": seconds, "seconds": time.perf_counter() - begin, "device": where}
+    return figures | {"seconds": time.perf_counter() - begin, "device": where}
 
 
 PUBLISHED = {1: "-86.76", 5: "-85.54", 50: "-84.78"}
