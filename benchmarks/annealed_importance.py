@@ -17,7 +17,19 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
-from report import RESULTS, append_row, header, machine, mean_cell, missing, read_rows, table, versions, write
+from report import (
+    RESULTS,
+    append_row,
+    device_name,
+    devices,
+    header,
+    mean_cell,
+    missing,
+    read_rows,
+    table,
+    versions,
+    write,
+)
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -225,8 +237,7 @@ def measure(part: str, name: str, seed: int, temperatures: int, share: float, de
     between = bdmc(noisy, batches, prior, **settings)
     figures |= {"ais": evidence.value, "lower": between.lower.value, "upper": between.upper.value}
     figures |= {"gap": between.gap.value} | by_kernels(model, test[:JUDGED], validation)
-    where = torch.cuda.get_device_name() if device == "cuda" else machine()
-    return figures | {"seconds": time.perf_counter() - begin, "device": where}
+    return figures | {"seconds": time.perf_counter() - begin, "device": device_name(device)}
 
 
 # The page
@@ -269,7 +280,6 @@ def write_table(temperatures: int) -> None:
     """Write what all rows of a length of the path say."""
     rows = [row for row in read_rows(ROWS) if row["temperatures"] == temperatures and row["share"] == 1.0]
     parts = [(name, [row for row in rows if row["data"] == name]) for name in DATA]
-    devices = ", ".join(sorted({row["device"] for row in rows}))
     steps = ", ".join(f"{kind} {how.steps:,} of {how.batch:,} at {how.rate:g}" for kind, how in RECIPES.items())
     write(
         "annealed_importance",
@@ -280,7 +290,7 @@ def write_table(temperatures: int) -> None:
         f"10 or 50 standard normal latents, by the ELBO, by an adversarial game (non-saturating, R1 penalty) and by "
         f"moment matching (MMD, kernels from a quarter of the median distance to four times that). Steps of Adam: "
         f"{steps}; parameters averaged at {EMA}. Digits are dequantised, from 0 to 1; densities are of them as they "
-        f"are, in nats. Mean ± standard error over seeds of training. Run on: {devices}.",
+        f"are, in nats. Mean ± standard error over seeds of training. Run on: {devices(rows)}.",
         f"- noise: the standard deviation of the normal noise around what the decoder makes, which is the likeliest of "
         f"{JUDGED} validation digits: one path from the prior, whose {temperatures:,} temperatures are a geometric "
         f"series, gives the evidence for all noise from {LEAST} on. The VAE's is chosen likewise, whatever it had in "

@@ -14,7 +14,19 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from report import RESULTS, append_row, header, machine, mean_cell, missing, read_rows, table, versions, write
+from report import (
+    RESULTS,
+    append_row,
+    device_name,
+    devices,
+    header,
+    mean_cell,
+    missing,
+    read_rows,
+    table,
+    versions,
+    write,
+)
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import MultiStepLR
@@ -87,8 +99,7 @@ def measure(draws: int, seed: int, stages: int, temperatures: int, device: str) 
         "gap": bdmc(model, few, prior, **settings).gap.value,
         "active": active_units(encode(guide, test, OF_CODES)),
     }
-    where = torch.cuda.get_device_name() if device == "cuda" else machine()
-    return figures | {"seconds": time.perf_counter() - begin, "device": where}
+    return figures | {"seconds": time.perf_counter() - begin, "device": device_name(device)}
 
 
 PUBLISHED = {1: "-86.76", 5: "-85.54", 50: "-84.78"}
@@ -112,7 +123,6 @@ def write_table(stages: int, temperatures: int) -> None:
         if found:
             cells = [mean_cell([row[key] for row in found], places) for key, (_, places) in COLUMNS.items()]
             lines.append([str(draws), str(len(found)), *cells, PUBLISHED[draws]])
-    devices = ", ".join(sorted({row["device"] for row in rows}))
     write(
         "importance_weighted",
         header("Importance-weighted autoencoders of digits", "make bench-importance-weighted", 1,
@@ -122,7 +132,7 @@ def write_table(stages: int, temperatures: int) -> None:
         f"stochastic layer; batches of {BATCH}, Adam with betas {BETAS} and epsilon {EPSILON:g}, rate {RATE:g} times "
         f"10^(-i/7) for 3^i passes over the data, i from 0 to {stages - 1}, where the paper goes on to 7. The guide's "
         f"standard deviation is 2 / (1 + e^-a), not e^a. Nats per digit, of 1,000 test digits, binarised once; mean ± "
-        f"standard error over seeds. Run on: {devices}.",
+        f"standard error over seeds. Run on: {devices(rows)}.",
         f"- ELBO: one draw in the bound, averaged over {OF_ELBO}. IWAE-{BOUND}: {BOUND:,} draws, also of the first "
         f"{JUDGED} digits, whose AIS figure beside it knows nothing of the guide: from the prior, {CHAINS} chains, "
         f"{temperatures:,} temperatures, Hamiltonian moves of {LEAPFROG} steps. gap: between the bounds of "
