@@ -114,7 +114,7 @@ def attribute_predictability(codes: ArrayLike, factors: ArrayLike) -> float:
     """
     table, known = _checked(codes, factors)
     cut = _cut(table)
-    table = (table - table[:cut].mean(0)) / np.where(table[:cut].std(0) > 0, table[:cut].std(0), 1.0)
+    table = _standardised(table, cut)
     gaps = []
     for factor in known.T:
         scores = []
@@ -196,7 +196,7 @@ def beta_vae_score(codes: ArrayLike, factors: ArrayLike, batch: int = 64, votes:
         second = [rng.choice(alike[k][level]) for level in known[first, k]]
         differences[vote] = np.abs(table[first] - table[second]).mean(0)
     cut = _cut(differences)
-    differences /= np.where(differences[:cut].std(0) > 0, differences[:cut].std(0), 1.0)
+    differences = _standardised(differences, cut)
     classifier = LogisticRegression(max_iter=1000).fit(differences[:cut], which[:cut])
     return float(classifier.score(differences[cut:], which[cut:]))
 
@@ -260,6 +260,12 @@ def _checked(codes: ArrayLike, factors: ArrayLike) -> tuple[Codes, Factors]:
 
 def _cut(table: NDArray[np.generic]) -> int:
     return len(table) - round(HELD_OUT * len(table))
+
+
+def _standardised(table: Codes, cut: int) -> Codes:
+    """Move and scale columns so that the first rows have mean zero and variance one; a constant column has zero."""
+    scale = table[:cut].std(0)
+    return (table - table[:cut].mean(0)) / np.where(scale > 0, scale, 1.0)
 
 
 def _by_level(factors: Factors) -> list[list[NDArray[np.int64]]]:
