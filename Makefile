@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
+.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-disentangling bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
 
 setup: $(STAMP)
 
@@ -94,7 +94,7 @@ bench-attribute-arithmetic: setup
 bench-joint-vae: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/joint_vae.py
 
-bench-evaluation: bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted
+bench-evaluation: bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-disentangling
 
 bench-imputation: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/imputation.py
@@ -110,6 +110,9 @@ bench-annealed-importance: data
 
 bench-importance-weighted: data
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/importance_weighted.py
+
+bench-disentangling: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/disentangling.py
 
 bench-step-time: setup
 	$(BIN)/python benchmarks/step_time.py
