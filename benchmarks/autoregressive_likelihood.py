@@ -36,6 +36,10 @@ TASKS: dict[str, dict[str, str]] = {
     },
     "conditional": {
         "gated-pixelcnn, given labels": f"gated-pixelcnn --conditional true --channels 32 --layers 6 {CONVOLUTIONAL}",
+        "wider and longer": (
+            f"gated-pixelcnn --conditional true --channels 64 --layers 8 {BINARY} --batch-size 64 --epochs 100 "
+            "--learning-rate 0.003"
+        ),
     },
     "fashion": {
         "1 layer": f"pixelcnn-pp --channels 32 --layers 1 --batch-size 16 --steps 12000 {LEVELS}",
@@ -57,7 +61,8 @@ def trained(name: str, words: str, seed: int, device: str) -> tuple[str, float]:
 def measure(task: str, model: str, seed: int, device: str) -> dict[str, Any]:
     """Train and evaluate; of a conditional model, ask a classifier what its draws show."""
     out, seconds = trained(model, TASKS[task][model], seed, device)
-    metrics = command("evaluate", out)["metrics"]
+    metrics = command("evaluate", out, "--device", device)["metrics"]
+    on_training = command("evaluate", out, "--split", "train", "--device", device)["metrics"]
     programs = pyrogen.load(out)
     row = {
         "task": task,
@@ -66,7 +71,7 @@ def measure(task: str, model: str, seed: int, device: str) -> dict[str, Any]:
         "nats": -metrics["log_likelihood"]["value"],
         "bits_per_dim": metrics["bits_per_dim"]["value"],
         "stderr": metrics["log_likelihood"]["stderr"],
-        "train_nats": -command("evaluate", out, "--split", "train")["metrics"]["log_likelihood"]["value"],
+        "train_nats": -on_training["log_likelihood"]["value"],
         "parameters": sum(p.numel() for p in programs.model.parameters()),
         "seconds": seconds,
         "device": device_name(device),

@@ -259,7 +259,8 @@ def write_table(every: list[dict[str, Any]]) -> None:
         f"seed draws the data, the networks and the batches.",
         f"Of {HELD_OUT:,} held-out images; codes are posterior means, continuous factors are cut into {LEVELS} levels. "
         f"The ELBO (beta = 1) is what is reconstructed, less the KL. Mean ± standard error over seeds. Fitted on: "
-        f"{devices(rows)}; {mean_cell([row['seconds'] for row in rows], 0)} seconds of a processor each, compilers aside.",
+        f"{devices(rows)}; {mean_cell([row['seconds'] for row in rows], 0)} seconds of a processor each, compilers "
+        f"aside.",
         table_of(rows, mean_cell),
         ratio_to_vae(rows),
         "First quartile / median / third quartile over seeds:",

@@ -79,7 +79,7 @@ PARTS = {
         2000, 2000,
     ),
     "mnist": Part(
-        mnist_10k, "8,000 of MNIST's digits to learn from", 100, (256,), 32, 32, 3e-3, 80.0, 8000, 1500,
+        mnist_10k, "8,000 of MNIST's digits to learn from", 100, (500,), 50, 32, 3e-3, 46.0, 12_000, 1500, 500,
     ),
 }  # fmt: skip
 
