@@ -27,6 +27,7 @@ from pyrogen.rehearsal import rehearsal
 from pyrogen.report_card import report_card
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
+from pyrogen.verdict import judge
 
 __all__ = ["COMMANDS"]
 
@@ -233,4 +234,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], Result]] = {
     "evaluate": evaluate_,
     "report": report,
     "compare": compare_,
+    "judge": judge,
 }

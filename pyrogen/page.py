@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
 
 from pyrogen.exhibits import Exhibit
 from pyrogen.runs import Run
 
-__all__ = ["Evaluation", "Table", "evaluation", "render"]
+__all__ = ["Evaluation", "Table", "evaluation", "render", "template"]
 
 
 class Table(NamedTuple):
@@ -55,9 +55,13 @@ def render(
         lead: what is below it.
         command: how to repeat it.
     """
-    environment = Environment(loader=PackageLoader("pyrogen"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     # The pixels of images stay sharp when these are enlarged; charts have a picture for dark pages as well.
     pixels = [exhibit.name for exhibit in exhibits if exhibit.drawing.dark is None]
-    template = environment.get_template("report.html")
     values = {"name": name, "lead": lead, "tables": tables, "exhibits": exhibits, "pixels": pixels, "command": command}
-    return template.render(values).encode()
+    return template("report.html").render(values).encode()
+
+
+def template(name: str) -> Template:
+    """Return one of the package's templates; what it is given is text, and no HTML."""
+    environment = Environment(loader=PackageLoader("pyrogen"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(name)

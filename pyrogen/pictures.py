@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL.Image import fromarray
 from pyro.distributions import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch.distributions import Independent
 
 from pyrogen.spec import DataSpec
 
-__all__ = ["Drawing", "curves", "draw", "draw_panels", "expected", "histogram", "image_grid", "scatter"]
+__all__ = ["Drawing", "curves", "draw", "draw_panels", "each_image", "expected", "histogram", "image_grid", "scatter"]
 
 
 class Ink(NamedTuple):
@@ -83,9 +84,21 @@ def image_grid(images: Tensor, spec: DataSpec, columns: int, scale: int = 4) -> 
         sheet[top : top + height, left : left + width, :3] = image.transpose(1, 2, 0)[..., : 3 if channels >= 3 else 1]
         sheet[top : top + height, left : left + width, 3] = 1
     sheet = sheet.repeat(scale, 0).repeat(scale, 1)
+    return Drawing(_png(sheet), None, sheet.shape[1])
+
+
+def each_image(images: Tensor, spec: DataSpec) -> list[Drawing]:
+    """Draw images of shape ``(count, channels, height, width)`` apart, all on one scale, a pixel for each of theirs."""
+    pixels = _unit_interval(images.detach().cpu().float(), spec).permute(0, 2, 3, 1).numpy()
+    shown = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].repeat(3, -1)
+    return [Drawing(_png(image), None, image.shape[1]) for image in shown]
+
+
+def _png(pixels: NDArray[np.float32]) -> bytes:
+    """Encode pixels in [0, 1], shape ``(height, width, 3)``, or 4 with how opaque they are."""
     buffer = BytesIO()
-    fromarray((sheet * 255).round().astype(np.uint8)).save(buffer, "PNG", optimize=True)
-    return Drawing(buffer.getvalue(), None, sheet.shape[1])
+    fromarray((pixels * 255).round().astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "nats per datum") -> Drawing:

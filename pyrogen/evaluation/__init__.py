@@ -27,6 +27,7 @@ from pyrogen.evaluation.features import (
     precision_recall,
 )
 from pyrogen.evaluation.imputation import Imputation, impute
+from pyrogen.evaluation.judgement import WinRate, exchange_test, wilson_interval, win_rate
 from pyrogen.evaluation.likelihood import (
     Convergence,
     elbo,
@@ -71,6 +72,7 @@ __all__ = [
     "PrecisionRecall",
     "Sandwich",
     "TwoSample",
+    "WinRate",
     "accuracy",
     "active_units",
     "ais",
@@ -93,6 +95,7 @@ __all__ = [
     "encode",
     "energy_distance",
     "evaluating",
+    "exchange_test",
     "factor_vae_score",
     "fingerprint",
     "frechet_distance",
@@ -134,5 +137,7 @@ __all__ = [
     "typicality",
     "uniformity",
     "watanabe_akaike",
+    "wilson_interval",
+    "win_rate",
     "with_noise",
 ]
