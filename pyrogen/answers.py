@@ -63,7 +63,7 @@ def read_key(path: str | Path) -> Key:
     match _read(path):
         case {"page": str(), "a": str(), "b": str(), "is_data": bool(), "seed": int(), "left": list(left)} as found:
             if len(left) > 1 and all(side in ("a", "b") for side in left) and set(found) == set(Key._fields):
-                return Key(**(found | {"left": tuple(left)}))
+                return Key(**{**found, "left": tuple(left)})
     raise UsageError(f"{path}: this is no key: give the .key.json file that was written beside the page")
 
 

@@ -15,14 +15,14 @@ from pyrogen import language, pictures
 from pyrogen.alphabet import Alphabet
 from pyrogen.answers import Key
 from pyrogen.card import accepted_columns, learned
-from pyrogen.data import Text, Unpaired, encode_wav
+from pyrogen.data import Dataset, Text, Unpaired, encode_wav
 from pyrogen.errors import DataError, UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.files import translate_errors, write_file
 from pyrogen.loading import load
 from pyrogen.page import template
 from pyrogen.programs import simulate
-from pyrogen.recipe import Recipe
+from pyrogen.recipe import Programs, Recipe
 from pyrogen.runs import Run
 from pyrogen.sampling import labels_in_turn, length_of
 from pyrogen.sounds import amplitudes
@@ -100,10 +100,12 @@ def write_judging(
     page, beside = Path(out), key_path(out)
     contenders = [Contender.open(path) for path in paths]
     sense = _checked(contenders, how)
-    pyro.set_rng_seed(how.seed)
-    drawn = [_draws(contender, how) for contender in contenders]
-    if how.data:
-        drawn.append(_held_out(contenders[0], how, drawn[0].shape[-1]))
+    programs = [load(contender.run, device=how.device) for contender in contenders]
+    dataset = contenders[0].recipe.dataset_of(contenders[0].run.manifest) if how.data else None
+    pyro.set_rng_seed(how.seed)  # after programs were built, which is by their own seeds
+    drawn = [_draws(*of, how) for of in zip(contenders, programs, strict=True)]
+    if dataset is not None:
+        drawn.append(_held_out(dataset, how, drawn[0].shape[-1]))
     names = [contender.path for contender in contenders] + [f"{how.split} data"] * how.data
     for name, x in zip(names, drawn, strict=True):
         if not x.isfinite().all():
@@ -184,17 +186,14 @@ def _sense(contender: Contender) -> str:
     )
 
 
-def _draws(contender: Contender, how: Judging) -> Tensor:
+def _draws(contender: Contender, programs: Programs, how: Judging) -> Tensor:
     """Return as many draws as there are pairs; of models given labels, of all labels in turn."""
     spec = contender.spec
     length = length_of(spec, how.length, how.seconds)
-    programs = load(contender.run, device=how.device)
     if language.is_reader(programs.model, spec):
         return language.write(programs.model, spec, how.pairs, length or WRITTEN).cpu()
     if not accepted_columns(programs.model, ["size"]):
-        raise UsageError(
-            f"{contender.path}: {contender.recipe.model.name} does not draw data, it models something given"
-        )
+        raise UsageError(f"{contender.path}: {contender.recipe.model.name} draws no data, it models what is given some")
     if length is not None and not accepted_columns(programs.model, ["length"]):
         raise UsageError(f"{contender.path}: {contender.recipe.model.name} draws data of one shape: leave --length out")
     of = {} if length is None else {"length": length}
@@ -203,10 +202,8 @@ def _draws(contender: Contender, how: Judging) -> Tensor:
         return simulate(learned(*programs, spec), size=how.pairs, **of, **labels)["x"].cpu()
 
 
-def _held_out(contender: Contender, how: Judging, length: int) -> Tensor:
+def _held_out(dataset: Dataset | Unpaired, how: Judging, length: int) -> Tensor:
     """Choose data of a split at random, or passages of a text that do not overlap."""
-    dataset = contender.recipe.dataset_of(contender.run.manifest)
-    assert not isinstance(dataset, Unpaired)
     dataset.split(how.split)  # refuses one that there is not
     if isinstance(dataset, Text):
         numbers = dataset.texts[how.split]
