@@ -18,8 +18,9 @@ from pyrogen import judging
 from pyrogen.answers import Answers, Key, counted
 from pyrogen.cli import main
 from pyrogen.data import digits, encode_wav, read_wav
-from pyrogen.errors import DataError
+from pyrogen.errors import DataError, UsageError
 from pyrogen.judging import Judging, write_judging
+from pyrogen.runs import Run
 from pyrogen.spec import DataSpec
 
 WORDS = '<b>in the beginning</b> was the word & the word was "read". </script>\n'
@@ -237,6 +238,24 @@ def test_what_cannot_be_judged(capsys, runs, tmp_path):
         assert (code, said in err) == (2, True), err
     assert not list(tmp_path.iterdir())
     assert pyrogen(capsys, "judge", a, runs / "missing")[0] == 66
+
+
+def test_kinds_of_data_that_nobody_can_judge(runs, tmp_path):
+    """Told from the manifest, before anything is loaded."""
+    manifest = Run.open(runs / NAMES[0]).manifest
+    spec, other = manifest["spec"], {"name": "digits", "settings": {}}
+    for i, (changed, said) in enumerate(
+        [
+            ({"data_b": other}, "digits are a translation, whose draws are of given data, and no person can say"),
+            ({"spec": spec | {"kind": "counts", "shape": [40]}}, "digits are counts of 40 words a document"),
+            ({"spec": spec | {"kind": "real", "shape": [2]}}, r"numbers of shape \(2,\), and no person can say which"),
+            ({"data": {**other, "name": "shapes"}}, "fitted to different data, digits and shapes"),
+        ]
+    ):
+        run = Run.create(tmp_path / str(i), manifest | changed)
+        one = "data" not in changed
+        with pytest.raises(UsageError, match=said):
+            write_judging([run.path] if one else [runs / NAMES[0], run.path], tmp_path / "a.html", Judging(data=one))
 
 
 def test_draws_that_are_not_finite(monkeypatch, runs, tmp_path):
