@@ -49,6 +49,7 @@ from pyrogen.evaluation.outliers import (
 )
 from pyrogen.evaluation.parzen import Parzen, parzen_log_likelihood
 from pyrogen.evaluation.predictive import log_predictive
+from pyrogen.evaluation.predictive_checks import PredictiveCheck, predictive_checks
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
 from pyrogen.evaluation.representation import Codes, active_units, encode, knn_probe, linear_probe
 from pyrogen.evaluation.samples import coverage, density, energy_distance, spacing
@@ -70,6 +71,7 @@ __all__ = [
     "Neighbours",
     "Parzen",
     "PrecisionRecall",
+    "PredictiveCheck",
     "Sandwich",
     "TwoSample",
     "WinRate",
@@ -126,6 +128,7 @@ __all__ = [
     "parzen_log_likelihood",
     "perplexity",
     "precision_recall",
+    "predictive_checks",
     "simulation_based_calibration",
     "smc",
     "spacing",
