@@ -16,7 +16,7 @@ from pyrogen import evaluation, language, topics
 from pyrogen.data import Batches, Corpus, Dataset, Text, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import UsageError
-from pyrogen.evaluation import Estimate, evaluating
+from pyrogen.evaluation import Estimate, Forecasts, evaluating
 from pyrogen.evaluation.evidence import check_lengths
 from pyrogen.evaluation.likelihood import of_each, over
 from pyrogen.inference import Objective
@@ -35,6 +35,7 @@ __all__ = [
     "bound",
     "bound_of",
     "compared",
+    "critic_forecasts",
     "evaluate",
     "inspect",
     "learned",
@@ -356,16 +357,27 @@ def _elbo_estimate(objective: Objective, model: Program, guide: Program | None, 
     return Estimate(float(values.mean()), None, "nats, not a bound") if len(values) else None
 
 
-def _calibration(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> dict[str, Estimate]:
-    """Measure how well critics know how sure they can be: of as many samples of either class, which is the first?"""
+def critic_forecasts(
+    objective: Objective, model: Program, guide: Program | None, batches: Batches
+) -> dict[str, Forecasts]:
+    """Ask critics which of two samples a value is of: of as many of either, is it of the first?"""
     found = of_each(batches, lambda batch: objective.log_ratios(model, guide, **batch), model, guide, objective)
-    measured = {}
+    said = {}
     for name in found[0]:
         first, second = (torch.cat(logits).cpu() for logits in zip(*(of[name] for of in found), strict=True))
         outcome = torch.cat([torch.ones_like(first), torch.zeros_like(second)])
-        error = evaluation.calibration_error(torch.cat([first, second]).sigmoid(), outcome)
-        measured[f"critic_ece_of_{name}"] = Estimate(error, None, f"probability, of {len(outcome):,} forecasts")
-    return measured
+        said[name] = Forecasts(torch.cat([first, second]).sigmoid(), outcome)
+    return said
+
+
+def _calibration(objective: Objective, model: Program, guide: Program | None, batches: Batches) -> dict[str, Estimate]:
+    """Measure how well critics know how sure they can be."""
+    return {
+        f"critic_ece_of_{name}": Estimate(
+            evaluation.calibration_error(*said), None, f"probability, of {len(said.outcome):,} forecasts"
+        )
+        for name, said in critic_forecasts(objective, model, guide, batches).items()
+    }
 
 
 def roles_of(model: Program, batches: Batches, guide: Program | None = None) -> Roles:

@@ -154,16 +154,33 @@ def draw(paint: Callable[[Axes, Ink], None], size: tuple[float, float]) -> Drawi
     return draw_panels(lambda axes, ink: paint(axes[0, 0], ink), size, (1, 1))
 
 
-def draw_panels(paint: Callable[[Any, Ink], None], size: tuple[float, float], shape: tuple[int, int]) -> Drawing:
-    """Paint charts in rows and columns, as :func:`draw` does one; ``paint`` is given an array of axes of this shape."""
-    light, dark = (_panels(paint, ink, size, shape) for ink in (LIGHT, DARK))
+def draw_panels(
+    paint: Callable[[Any, Ink], None],
+    size: tuple[float, float],
+    shape: tuple[int, int],
+    heights: Sequence[float] | None = None,
+) -> Drawing:
+    """Paint charts in rows and columns, as :func:`draw` does one; ``paint`` is given an array of axes of this shape.
+
+    Args:
+        size: of the picture in inches.
+        shape: how many rows and columns.
+        heights: of the rows, relative to each other; alike if not given.
+    """
+    light, dark = (_panels(paint, ink, size, shape, heights) for ink in (LIGHT, DARK))
     return Drawing(light, dark, round(size[0] * 115))
 
 
-def _panels(paint: Callable[[Any, Ink], None], ink: Ink, size: tuple[float, float], shape: tuple[int, int]) -> bytes:
+def _panels(
+    paint: Callable[[Any, Ink], None],
+    ink: Ink,
+    size: tuple[float, float],
+    shape: tuple[int, int],
+    heights: Sequence[float] | None,
+) -> bytes:
     figure = Figure(figsize=size, layout="constrained")
     figure.patch.set_alpha(0)
-    panels = figure.subplots(*shape, squeeze=False)
+    panels = figure.subplots(*shape, squeeze=False, height_ratios=heights)
     paint(panels, ink)
     for axes in panels.flat:
         _style(axes, ink)

@@ -11,14 +11,15 @@ from matplotlib.axes import Axes
 
 from pyrogen import pictures
 from pyrogen.analysis import to_arviz
-from pyrogen.data import Corpus, Text
+from pyrogen.calibration_exhibits import calibration_exhibits
+from pyrogen.data import Corpus, Dataset, Text
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.exhibits import Exhibit, exhibits, loss_curves, text_exhibits, topic_exhibits
 from pyrogen.files import write_file
 from pyrogen.inferencedata import summary, write_netcdf
 from pyrogen.language import is_reader
-from pyrogen.loading import load
+from pyrogen.loading import load, load_objective
 from pyrogen.page import Table, evaluation, render
 from pyrogen.pictures import Ink
 from pyrogen.recipe import Programs, Recipe
@@ -87,7 +88,7 @@ def _of_recipe(run: Run) -> Content:
     recipe = Recipe.from_json(run.manifest)
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run)
-    objective = recipe.objective_of(dataset, programs)
+    objective = load_objective(run, recipe, dataset, programs)
     if not objective.fits_guide:
         programs = Programs(programs.model, None)
     with rehearsal(), evaluating(*programs):
@@ -102,6 +103,7 @@ def _of_recipe(run: Run) -> Content:
             shown, further = text_exhibits(programs.model, dataset), [written]
         else:
             shown, further = exhibits(programs, dataset), []
+            shown += calibration_exhibits(programs, dataset, objective) if isinstance(dataset, Dataset) else []
     if programs.guide is not None and recipe.data_b is None:
         data = to_arviz(run, num_samples=50 if isinstance(dataset, Corpus) else 200)
         write_netcdf(data, run.path / "posterior.nc")

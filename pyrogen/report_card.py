@@ -3,18 +3,17 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyrogen import evaluation
 from pyrogen.axis import Axis, Fitted
+from pyrogen.calibration_axis import calibration
 from pyrogen.card import accepted_columns, batches_of, bound_of
 from pyrogen.data import Corpus, Dataset, Text, Unpaired, known_labels
 from pyrogen.errors import PyrogenError, UsageError
 from pyrogen.evaluation import Estimate
 from pyrogen.inference import Objective
 from pyrogen.language import is_reader
-from pyrogen.parameters import first_device
 from pyrogen.sample_axis import samples
 from pyrogen.sites import Program
 
@@ -31,8 +30,6 @@ NO_DENSITY = (
 )
 NOT_BY_DENSITY = "the model has a density, and was not fitted by it: --ais-steps 500 anneals the evidence"
 NO_GUIDE = "no guide was fitted: nothing stands for a datum"
-SHARED = "latents are shared by all data: whether their one posterior is right takes many data sets that are simulated"
-NO_POSTERIOR = "there is no posterior to hold to what the model simulates, and there are no forecasts of labels"
 TELLS = "the guide is told the label, which a classifier of its codes would read off"
 
 
@@ -76,7 +73,7 @@ def report_card(
         partial(_likelihood, by_samples=objective.by_samples),
         partial(samples, features=features),
         _representation,
-        _calibration,
+        partial(calibration, objective=objective),
     )
     for axis, measure in zip(axes, measures, strict=True):
         try:
@@ -148,48 +145,3 @@ def _representation(axis: Axis, fitted: Fitted) -> None:
         for name, probe in (("linear_probe", evaluation.linear_probe), ("knn_probe", evaluation.knn_probe)):
             figure = probe(of_seen.mean, labels, codes.mean, y["y"])
             axis.add(name, figure, probe(values[0], labels, values[1], y["y"]) if is_complete else None)
-
-
-SIMULATED, DRAWN, BINS = 200, 99, 20
-"""Data that a model simulates, draws of the posterior for each, and bins of their ranks."""
-
-
-def _calibration(axis: Axis, fitted: Fitted) -> None:
-    """Add whether forecasts of labels come true, and whether a guide's draws are the posterior's."""
-    roles = fitted.roles
-    if list(roles.observed) == ["y"] and not roles.has_latents:
-        said, ideal = evaluation.label_calibration(fitted.model, fitted.batches, roles.observed["y"])
-        axis.add("label_ece", said, ideal)
-    elif fitted.guide is not None and roles.has_latents and not roles.shares_latents:
-        _ranks(axis, fitted)
-    elif fitted.guide is not None and roles.shares_latents:
-        axis.notes.append(SHARED)
-    else:
-        axis.notes += [] if axis.figures else [NO_POSTERIOR]
-
-
-def _ranks(axis: Axis, fitted: Fitted) -> None:
-    """Add how far ranks of what was true, among draws for what a model simulates of it, are from uniform."""
-    assert fitted.guide is not None
-    columns, device = fitted.dataset.eval_columns("train"), first_device(fitted.model)
-    given = {name: columns[name][:SIMULATED].to(device) for name in fitted.roles.covariates}
-    size = min([SIMULATED, *map(len, given.values())])
-    found = evaluation.simulation_based_calibration(
-        fitted.model, fitted.guide, tuple(fitted.roles.observed), size, DRAWN, BINS, given
-    )
-    worst = min(found.p_values, key=lambda name: found.p_values[name])
-    p_value = min(1.0, len(found.p_values) * found.p_values[worst])
-    axis.add("sbc_p_value", Estimate(p_value, None, f"probability, worst of {len(found.ranks)} ranks: {worst}"))
-    uniform = {name: torch.randint(DRAWN + 1, (size,)) for name in found.ranks}
-    unit = "fraction of ranks, mean distance from uniform"
-    axis.add("sbc_distance", *(_rank_distance(ranks, unit) for ranks in (found.ranks, uniform)))
-
-
-def _rank_distance(ranks: Mapping[str, Tensor], unit: str) -> Estimate:
-    """Return how far ranks lie from where uniform ones are expected, the mean over what they are of."""
-    distances = []
-    for of in ranks.values():
-        place = (of.sort().values.double() + 0.5) / (DRAWN + 1)
-        expected = (torch.arange(len(of), dtype=torch.float64, device=of.device) + 0.5) / len(of)
-        distances.append((place - expected).abs().mean().cpu())
-    return evaluation.mean(torch.stack(distances), unit)

@@ -82,6 +82,18 @@ def test_the_page_on_samples(capsys: pytest.CaptureFixture[str]) -> None:
     assert kernels[0][2] < kernels[1][2]
 
 
+def test_the_page_on_report_cards(capsys: pytest.CaptureFixture[str]) -> None:
+    """A normal model makes no data as skew as exponential ones."""
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/report_card.md").read_text(), re.S)
+    exec(compile(block, "docs/report_card.md", "exec"), {})
+    name, *found = capsys.readouterr().out.replace("tensor(", "").replace(", dtype=torch.float64)", "").split()
+    observed, replicated, p_value, stderr = map(float, found)
+    assert name == "skewness"
+    assert observed > 1 > replicated
+    assert p_value == pytest.approx(0.5 / 201)
+    assert stderr == pytest.approx(0.5 / 201, rel=0.01)
+
+
 def test_the_page_on_representations(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/representation.md").read_text(), re.S)
     exec(compile(block, "docs/representation.md", "exec"), {})

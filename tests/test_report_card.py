@@ -155,6 +155,19 @@ def test_a_guide_that_is_too_sure_fails_calibration(right, dataset):
     assert one.figures["sbc_p_value"].value < 1e-4
 
 
+def test_replicates_of_a_model_of_another_spread_are_found_out(right, dataset):
+    """A guide that is the posterior still gives replicates whose spread is the model's own."""
+    calibration = right["calibration"]
+    assert all(0.01 < calibration.figures[f"ppc_{name}"].value < 0.99 for name in ("mean", "sd", "min", "max"))
+    assert "ppc_zeros" not in calibration.figures  # no value is zero, in data and replicates
+    assert "used twice" in calibration.notes[0]
+    assert (calibration.references["ppc_sd"].value, calibration.references["ppc_sd"].stderr) == (0.5, 12**-0.5)
+    wide = card(Cloud(), posterior(3.0), dataset)["calibration"]
+    assert wide.figures["ppc_sd"].value > 0.98
+    wrong = card(Cloud(2.0), None, dataset, EnergyDistance())["calibration"]
+    assert wrong.figures["ppc_sd"].value > 0.98
+
+
 def test_a_guide_that_knows_nothing_has_no_active_unit(right, dataset):
     def prior(x: torch.Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -171,8 +184,9 @@ def test_a_guide_that_did_not_learn_is_left_out(dataset):
     assert "was not fitted by it" in found["likelihood"].notes[0]
     assert found["representation"].figures == {}
     assert "no guide was fitted" in found["representation"].notes[0]
-    assert found["calibration"].figures == {}
+    assert set(found["calibration"].figures) == {"ppc_mean", "ppc_sd", "ppc_min", "ppc_max"}
     assert "no posterior" in found["calibration"].notes[0]
+    assert "of new draws of the model" in found["calibration"].notes[1]
 
 
 class Forecast(PyroModule):
@@ -299,6 +313,8 @@ def test_draws_of_a_model_of_shared_latents_are_those_that_were_learned(dataset)
     found = card(Shared(), guide, dataset)
     assert found["samples"].figures["coverage"].value > 0.9
     assert "latents are shared by all data" in found["calibration"].notes[0]
+    assert "one draw of the shared latents each" in found["calibration"].notes[1]
+    assert 0.01 < found["calibration"].figures["ppc_mean"].value < 0.99
 
 
 class Classes(nn.Module):

@@ -3,7 +3,13 @@
 from pyrogen.evaluation.arithmetic import Arithmetic, attribute_arithmetic
 from pyrogen.evaluation.calibration import Calibration, simulation_based_calibration, uniformity
 from pyrogen.evaluation.classes import ClassCoverage, class_coverage
-from pyrogen.evaluation.classification import accuracy, calibration_error, guide_accuracy, label_calibration
+from pyrogen.evaluation.classification import (
+    accuracy,
+    guide_accuracy,
+    guide_forecasts,
+    label_calibration,
+    label_forecasts,
+)
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
 from pyrogen.evaluation.critic import critic_distance
@@ -51,6 +57,13 @@ from pyrogen.evaluation.parzen import Parzen, parzen_log_likelihood
 from pyrogen.evaluation.predictive import log_predictive
 from pyrogen.evaluation.predictive_checks import PredictiveCheck, predictive_checks
 from pyrogen.evaluation.proposal import lacks_density, moment_proposal
+from pyrogen.evaluation.reliability import (
+    Forecasts,
+    Reliability,
+    calibration_error,
+    forecast_calibration,
+    reliability,
+)
 from pyrogen.evaluation.representation import Codes, active_units, encode, knn_probe, linear_probe
 from pyrogen.evaluation.samples import coverage, density, energy_distance, spacing
 from pyrogen.evaluation.text import bits_per_char, surprises, text_distribution
@@ -67,11 +80,13 @@ __all__ = [
     "Copying",
     "Coverage",
     "Estimate",
+    "Forecasts",
     "Imputation",
     "Neighbours",
     "Parzen",
     "PrecisionRecall",
     "PredictiveCheck",
+    "Reliability",
     "Sandwich",
     "TwoSample",
     "WinRate",
@@ -100,15 +115,18 @@ __all__ = [
     "exchange_test",
     "factor_vae_score",
     "fingerprint",
+    "forecast_calibration",
     "frechet_distance",
     "frechet_distance_limit",
     "guide_accuracy",
+    "guide_forecasts",
     "impute",
     "iwae",
     "iwae_convergence",
     "kernel_distance",
     "knn_probe",
     "label_calibration",
+    "label_forecasts",
     "lacks_density",
     "left_to_right",
     "levels_of",
@@ -129,6 +147,7 @@ __all__ = [
     "perplexity",
     "precision_recall",
     "predictive_checks",
+    "reliability",
     "simulation_based_calibration",
     "smc",
     "spacing",
