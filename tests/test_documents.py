@@ -130,6 +130,19 @@ def test_the_page_on_semi_supervised_learning(capsys: pytest.CaptureFixture[str]
     assert "50 labels known" in described
 
 
+def test_the_page_on_uncertainty(capsys: pytest.CaptureFixture[str]) -> None:
+    """What overlaps is chance, and what was not seen is the parameters."""
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/uncertainty.md").read_text(), re.S)
+    exec(compile(block, "docs/uncertainty.md", "exec"), {})
+    between, far, unseen = (
+        list(map(float, re.findall(r"\d\.\d+", line))) for line in capsys.readouterr().out.splitlines()
+    )
+    assert between[1] > 0.65 > 0.05 > between[2]
+    assert far[0] < 0.1
+    assert unseen[0] > 0.65
+    assert unseen[2] > 0.4
+
+
 def test_the_page_on_text(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/text.md").read_text(), re.S)
     exec(compile(block, "docs/text.md", "exec"), {})

@@ -99,6 +99,26 @@ def test_latents_of_each_datum() -> None:
     near(drawn["sd"], stats.chi2.sf(3 * float(x.var()) / 1.25, 3))
 
 
+def test_latents_that_depend_on_shared_ones() -> None:
+    """A guide's latents of later batches are given the shared draw of the first: the mean has all of its variance."""
+
+    def nested(x: torch.Tensor) -> None:
+        top = pyro.sample("top", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(top, 0.1))
+            pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+    def guide(x: torch.Tensor) -> None:
+        top = pyro.sample("top", dist.Normal(0.0, 2.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(top, 0.1))
+
+    batches = [{"x": torch.zeros(2)}] * 2
+    found = predictive_checks(nested, guide, batches, {"mean": torch.mean}, REPLICATES)["mean"]
+    sd = (4 + 0.02 / 4) ** 0.5
+    assert abs(float(found.replicated.std()) / sd - 1) < 4.5 * (2 * REPLICATES) ** -0.5
+
+
 def test_a_tie_is_half() -> None:
     """The share of zeros of coin tosses is binomial: half of what equals the data counts."""
 
@@ -206,9 +226,9 @@ def test_replicates_are_those_of_arviz() -> None:
 
 def test_what_cannot_be_checked_is_refused() -> None:
     batches = [{"x": Y}]
-    with pytest.raises(ProgramError, match="observes no data at a site 'theta'"):
+    with pytest.raises(ProgramError, match="observes no data at site 'theta'"):
         predictive_checks(shared, None, batches, site="theta")
-    with pytest.raises(ProgramError, match="observes no data at a site 'z'"):
+    with pytest.raises(ProgramError, match="has no site 'z'"):
         predictive_checks(shared, None, batches, site="z")
     with pytest.raises(UsageError, match="must be one number"):
         predictive_checks(shared, None, batches, {"all": lambda values: values})

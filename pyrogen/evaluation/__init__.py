@@ -69,6 +69,13 @@ from pyrogen.evaluation.samples import coverage, density, energy_distance, spaci
 from pyrogen.evaluation.text import bits_per_char, surprises, text_distribution
 from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
 from pyrogen.evaluation.two_sample import TwoSample, two_sample_test
+from pyrogen.evaluation.uncertainty import (
+    Uncertainty,
+    label_draws,
+    mutual_information,
+    predictive_entropy,
+    uncertainty,
+)
 
 __all__ = [
     "DCI",
@@ -90,6 +97,7 @@ __all__ = [
     "Sandwich",
     "TwoSample",
     "WinRate",
+    "Uncertainty",
     "accuracy",
     "active_units",
     "ais",
@@ -126,6 +134,7 @@ __all__ = [
     "kernel_distance",
     "knn_probe",
     "label_calibration",
+    "label_draws",
     "label_forecasts",
     "lacks_density",
     "left_to_right",
@@ -139,6 +148,7 @@ __all__ = [
     "mean",
     "mode_coverage",
     "moment_proposal",
+    "mutual_information",
     "mutual_information_gap",
     "nearest_neighbours",
     "negative_log_likelihood",
@@ -147,6 +157,7 @@ __all__ = [
     "perplexity",
     "precision_recall",
     "predictive_checks",
+    "predictive_entropy",
     "reliability",
     "simulation_based_calibration",
     "smc",
@@ -157,6 +168,7 @@ __all__ = [
     "topic_stability",
     "two_sample_test",
     "typicality",
+    "uncertainty",
     "uniformity",
     "watanabe_akaike",
     "wilson_interval",

@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from pyro import poutine
-from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation.estimate import Estimate, mean
+from pyrogen.evaluation.joint_draw import JointDraw
 from pyrogen.evaluation.likelihood import over
-from pyrogen.sites import Program, is_data, is_latent, is_shared, or_nothing
+from pyrogen.sites import Program, is_data
 
 __all__ = ["STATISTICS", "PredictiveCheck", "predictive_checks"]
 
@@ -108,7 +107,7 @@ def predictive_checks(
         >>> def model(x):
         ...     with pyro.plate("data", len(x)):
         ...         pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
-        >>> found = predictive_checks(model, None, [{"x": 3 * torch.randn(100)}])
+        >>> found = predictive_checks(model, None, [{"x": torch.linspace(-3.0, 3.0, 101)}])
         >>> found["sd"].p_value.value < 0.01 < found["mean"].p_value.value
         True
     """
@@ -147,22 +146,16 @@ def _measured(statistics: Mapping[str, Statistic], values: Tensor) -> dict[str, 
 
 def _replicate(model: Program, guide: Program | None, batches: Iterable[Mapping[str, Tensor]], site: str) -> Tensor:
     """Draw all data once more, shape ``(data, ...)``, with one draw of what they share."""
-    shared = Trace()
+    draw = JointDraw(Replicating(site)(model), guide, site)
 
-    def draw(batch: dict[str, Tensor]) -> Tensor:
-        drawn = poutine.trace(poutine.replay(or_nothing(guide), trace=shared)).get_trace(**batch)
-        given = poutine.replay(poutine.replay(Replicating(site)(model), trace=drawn), trace=shared)
-        nodes = poutine.trace(given).get_trace(**batch).nodes
-        if site not in nodes or not nodes[site]["infer"].get("is_replicated"):
-            raise ProgramError(f"the model observes no data at a site {site!r}: its sites are {', '.join(nodes)}")
-        plates = {frame.name for frame in nodes[site]["cond_indep_stack"]}
-        for name, node in nodes.items():
-            if name != site and node["type"] == "sample" and is_latent(node) and is_shared(node, plates):
-                shared.nodes[name] = node
-        value: Tensor = nodes[site]["value"]
+    def replicated(batch: dict[str, Tensor]) -> Tensor:
+        node = draw(batch)
+        if not node["infer"].get("is_replicated"):
+            raise ProgramError(f"the model observes no data at site {site!r} to compare replicates with")
+        value: Tensor = node["value"]
         return value
 
-    return over(batches, draw, model, guide).double()
+    return over(batches, replicated, model, guide).double()
 
 
 class Replicating(Messenger):
