@@ -85,6 +85,7 @@ def test_conjugate_normal(guide, mean: float, sd: float, batch_size: int) -> Non
     near(found["max"], greatest)
     assert found["zeros"].is_constant
     assert found["mean"].observed == pytest.approx(float(Y.double().mean()))
+    assert found["sd"].observed == pytest.approx(float(Y.double().std()))
     assert abs(float(found["mean"].replicated.std()) / mean_sd - 1) < 4.5 * (2 * REPLICATES) ** -0.5
 
 
