@@ -1,8 +1,10 @@
 """Held-out data whose missing part a fitted program draws: masks, and the draws."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,20 +13,30 @@ from torch import Tensor
 
 from pyrogen.card import accepted_columns
 from pyrogen.data import Dataset, Unpaired, read_arrays
-from pyrogen.distributions import Autoregressive
+from pyrogen.distributions import Autoregressive, is_implicit
 from pyrogen.errors import DataError, UsageError
-from pyrogen.evaluation import complete, evaluating, impute, lacks_density
+from pyrogen.evaluation import Estimate, complete, evaluating, impute, lacks_density, latent_search, mean
 from pyrogen.models import Incomplete
-from pyrogen.parameters import first_device
+from pyrogen.parameters import first_device, modules_of
 from pyrogen.pictures import Drawing, image_grid
 from pyrogen.programs import shared_latents
 from pyrogen.recipe import Programs
+from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, is_data, is_latent, unwrapped
-from pyrogen.spec import DataSpec
+from pyrogen.spec import DataSpec, unscaled
 
 __all__ = ["MASKS", "Completions", "completion_rows", "completions", "mask_of"]
 
 MASKS = ("top", "bottom", "left", "right", "random:SHARE", "FILE", "missing")
+
+
+Method = Literal["exact", "gibbs", "posterior", "latent-search"]
+
+NOISE = 0.3
+"""The noise of a latent search, in units of half the range of bounded data, and of reals' standard deviation.
+
+Its square is the weight of the latents' norm, about 0.1, as Bora et al. have it.
+"""
 
 
 class Completions(NamedTuple):
@@ -33,18 +45,26 @@ class Completions(NamedTuple):
     Attributes:
         x: the data, shape ``(number, *event)``.
         missing: which elements were drawn, bool, likewise.
-        completed: draws, shape ``(draws, number, *event)``.
-        is_exact: whether they are of the conditional distribution, or approach it.
+        completed: draws, shape ``(draws, number, *event)``; of a latent search, its one optimum.
+        method: how: ``exact`` draws of the conditional distribution; ``gibbs`` sweeps that approach it;
+            ``posterior``, draws of the latents by a guide, weighed, likewise; or ``latent-search``, no draws.
+        generated: of a latent search, all that the model makes where it has ended, shape ``(number, *event)``.
+        figures: of a latent search, root mean squared errors on the known elements.
+        beyond: of a latent search, how many data it has come less near to than a training datum is.
     """
 
     x: Tensor
     missing: Tensor
     completed: Tensor
-    is_exact: bool
+    method: Method
+    generated: Tensor | None = None
+    figures: Mapping[str, Estimate] = MappingProxyType({})
+    beyond: int = 0
 
     def arrays(self) -> dict[str, Tensor]:
         """Name the arrays, as a file holds them."""
-        return {"x": self.x, "missing": self.missing, "completed": self.completed}
+        found = {"x": self.x, "missing": self.missing, "completed": self.completed}
+        return found if self.generated is None else found | {"generated": self.generated}
 
 
 def mask_of(name: str, number: int, event: tuple[int, ...], seed: int = 0) -> Tensor:
@@ -112,30 +132,40 @@ def completions(
     split: str,
     mask: str,
     number: int = 8,
-    draws: int = 3,
+    draws: int | None = None,
     sweeps: int = 5,
     seed: int = 0,
+    starts: int = 16,
+    noise: float | None = None,
 ) -> Completions:
     """Complete the first data of a split.
 
     Args:
         programs: a model whose data are drawn element by element, and no guide; or one whose elements are independent
-            given latents, and a guide with a density, for :func:`pyrogen.evaluation.impute`.
+            given latents, and a guide with a density, for :func:`pyrogen.evaluation.impute`; or one whose data are
+            implicit, for :func:`pyrogen.evaluation.latent_search`.
         dataset: the data.
         split: train, validation or test.
         mask: what is missing; see :func:`mask_of`.
         number: of data.
-        draws: for each of them.
+        draws: for each of them; 3 if not given, and 1 of implicit data, which have no more.
         sweeps: see :func:`pyrogen.evaluation.complete`; of a guide, rounds after the first.
         seed: of the mask.
+        starts: of a latent search.
+        noise: of a latent search, in the units of the data; :data:`NOISE` of their scale if not given.
 
     Raises:
         UsageError: where the model has no conditional distributions of parts of its data, with the reason.
     """
     if isinstance(dataset, Unpaired):
         raise UsageError("a translation between two domains has no data of which a part could be missing")
-    for name, value, least in (("number", number, 1), ("draws", draws, 1), ("sweeps", sweeps, 0)):
-        if value < least:
+    for name, value, least in (
+        ("number", number, 1),
+        ("draws", draws, 1),
+        ("sweeps", sweeps, 0),
+        ("starts", starts, 1),
+    ):
+        if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, found {value}")
     columns = dataset.eval_columns(split)
     number = min(number, len(columns["x"]))
@@ -143,17 +173,78 @@ def completions(
         raise UsageError(f"{dataset.name} has no {split} data to complete: choose another --split")
     device = first_device(programs.model)
     names = accepted_columns(programs.model, list(columns))
-    first = {name: torch.cat([columns[name][:number]] * draws).to(device) for name in names}
+    first = {name: columns[name][:number].to(device) for name in names}
     missing = mask_of(mask, number, dataset.spec.shape, seed) | columns["x"][:number].isnan()
-    missing = torch.cat([_some(mask, missing)] * draws).to(device)
+    missing = _some(mask, missing).to(device)
+    if _is_implicit(programs.model, first):
+        if draws not in (None, 1):
+            raise UsageError(f"a latent search has one completion of each datum, and no draws: found {draws} draws")
+        return _searched(programs.model, dataset, first, missing, starts, noise)
+    if noise is not None:
+        raise UsageError("noise is for models whose data have no density, and are searched for: leave --noise out")
+    draws = 3 if draws is None else draws
     if names == ["x"] and _has_posterior(programs, first):
-        return _imputed(programs, first["x"][:number], missing[:number], draws, sweeps)
+        return _imputed(programs, first["x"], missing, draws, sweeps)
+    first, missing = {name: torch.cat([values] * draws) for name, values in first.items()}, torch.cat([missing] * draws)
     with evaluating(*programs):
         d = _distribution(programs, first)
         completed = complete(d, first["x"], missing, sweeps)
         is_exact = d.given(first["x"], ~missing).is_exact
     x, missing = first["x"][:number], missing[:number]
-    return Completions(x.cpu(), missing.cpu(), completed.unflatten(0, (draws, number)).cpu(), is_exact)
+    method: Method = "exact" if is_exact else "gibbs"
+    return Completions(x.cpu(), missing.cpu(), completed.unflatten(0, (draws, number)).cpu(), method)
+
+
+def _is_implicit(model: Program, columns: Mapping[str, Tensor]) -> bool:
+    filled = {name: column.nan_to_num() for name, column in columns.items()}
+    with rehearsal(modules_of(model).values()), evaluating(model):
+        sites = poutine.trace(model).get_trace(**filled).nodes
+    return "x" in sites and is_implicit(sites["x"]["fn"])
+
+
+def _searched(
+    model: Program,
+    dataset: Dataset,
+    columns: Mapping[str, Tensor],
+    missing: Tensor,
+    starts: int,
+    noise: float | None,
+) -> Completions:
+    """Search for latents of which the model makes what is known, and tell how near it comes to that."""
+    x, training = columns["x"], dataset.eval_columns("train")["x"]
+    found = latent_search(
+        model, columns, missing, NOISE * _scale(training, dataset.spec) if noise is None else noise, num_starts=starts
+    )
+    nearest = _to_nearest(training, x.cpu(), ~missing.cpu())
+    unit = f"units of the data, {len(x)} data"
+    figures = {"known_rmse": found.error, "start_rmse": found.start_error, "nearest_training_rmse": nearest}
+    return Completions(
+        x.cpu(),
+        missing.cpu(),
+        found.completed[None].cpu(),
+        "latent-search",
+        found.generated.cpu(),
+        {name: mean(errors, unit) for name, errors in figures.items()},
+        int((found.error.cpu() > nearest).sum()),
+    )
+
+
+def _scale(training: Tensor, spec: DataSpec) -> float:
+    """Return half the range of bounded data, and of reals the root of their elements' mean variance."""
+    if spec.kind != "real":
+        low, high = unscaled(torch.tensor([-1.0, 1.0]), spec).tolist()
+        return (high - low) / 2
+    return float(training.double().flatten(1).var(0).mean().sqrt())
+
+
+def _to_nearest(training: Tensor, x: Tensor, known: Tensor) -> Tensor:
+    """Return the root mean squared error of the training datum that is nearest on the known elements, ``(data,)``."""
+    training, x, known = training.double().flatten(1), x.double().flatten(1), known.flatten(1)
+    errors = [
+        (training[:, of] - values[of]).square().sum(1).min() / of.sum().clamp_min(1)
+        for values, of in zip(x, known, strict=True)
+    ]
+    return torch.stack(errors).sqrt()
 
 
 PARTICLES = 5000
@@ -182,7 +273,7 @@ def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps:
             found = impute(
                 Incomplete(model), partial(_zero_filled, guide), incomplete, PARTICLES, draws, rounds=1 + sweeps
             )
-    return Completions(x.cpu(), missing.cpu(), found.draws.cpu(), False)
+    return Completions(x.cpu(), missing.cpu(), found.draws.cpu(), "posterior")
 
 
 def _zero_filled(guide: Program, x: Tensor) -> Any:
@@ -197,9 +288,13 @@ def _some(name: str, missing: Tensor) -> Tensor:
 
 
 def completion_rows(found: Completions, spec: DataSpec) -> Drawing:
-    """Draw images in columns: the datum, what is known of it on a ground of grey, and the draws below."""
+    """Draw images in columns: the datum, what is known of it on a ground of grey, and the draws below.
+
+    Of a latent search, all that the model makes is the last row.
+    """
     grey = 0.5 * (1 if spec.kind == "dequantized" or spec.levels is None else spec.levels - 1)
     rows = torch.cat([found.x, found.x.masked_fill(found.missing, grey), found.completed.flatten(0, 1)])
+    rows = rows if found.generated is None else torch.cat([rows, found.generated])
     return image_grid(rows, spec, columns=len(found.x), scale=max(1, 72 // spec.shape[-1]))
 
 
@@ -218,5 +313,6 @@ def _distribution(programs: Programs, columns: dict[str, Tensor]) -> Autoregress
     why = f"its data depend on {', '.join(map(repr, hidden))}" if hidden else "it draws all elements of a datum at once"
     raise UsageError(
         f"{name} says nothing of a part of a datum given the rest: {why}. Models that draw element by element do, such "
-        f"as gated-pixelcnn, wavenet and char-rnn, and those with a guide that has a density, such as vae and miwae"
+        f"as gated-pixelcnn, wavenet and char-rnn, those with a guide that has a density, such as vae and miwae, and "
+        f"those whose data are implicit, such as generator and dcgan"
     )

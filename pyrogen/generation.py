@@ -16,7 +16,7 @@ from pyrogen import language, pictures
 from pyrogen.alphabet import Alphabet
 from pyrogen.arguments import device_of, make_parser, parse
 from pyrogen.card import accepted_columns, learned
-from pyrogen.completion import MASKS, completion_rows, completions
+from pyrogen.completion import MASKS, Completions, completion_rows, completions
 from pyrogen.data import Unpaired
 from pyrogen.distributions import Choice
 from pyrogen.errors import UsageError
@@ -188,13 +188,22 @@ WRITERS: dict[str, Callable[[Mapping[str, Tensor], DataSpec], bytes]] = {
 
 
 def complete(arguments: Sequence[str]) -> Result:
-    """Draw the missing part of held-out data, given the rest, into a .npz or .png file."""
+    """Draw, or search for, the missing part of held-out data, given the rest, into a .npz or .png file."""
     parser = make_parser("complete", str(complete.__doc__))
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument("--mask", type=str, default=None, help=f"what is missing: {', '.join(MASKS)} (default: bottom)")
     parser.add_argument("-n", "--number", type=int, default=8, help="how many data")
-    parser.add_argument("--draws", type=int, default=3, help="how often each is completed")
+    parser.add_argument(
+        "--draws", type=int, default=None, help="how often each is completed (default: 3; of implicit models, once)"
+    )
     parser.add_argument("--sweeps", type=int, default=5, help="Gibbs sweeps, where known elements follow missing ones")
+    parser.add_argument("--starts", type=int, default=16, help="of implicit models: where the search begins")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=None,
+        help="of implicit models: how near to what is known to come, in units of the data (default: by their range)",
+    )
     parser.add_argument("--split", type=str, default="test", help="train, validation or test")
     parser.add_argument("--out", type=str, default=None, help="the file (default: RUN/completions.png, or .npz)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws, and of random masks")
@@ -218,9 +227,40 @@ def complete(arguments: Sequence[str]) -> Result:
         )
     pyro.set_rng_seed(options["seed"])
     options["mask"] = options["mask"] or ("bottom" if len(spec.shape) > 1 else "right")
-    of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed")}
+    of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed", "starts", "noise")}
     found = completions(programs, dataset, **of)
     _write(out, completion_rows(found, spec).light if out.suffix == ".png" else _npz(found.arrays(), spec))
-    how = "draws given the rest" if found.is_exact else f"draws near those given the rest, {options['sweeps']} sweeps"
-    values = {"out": str(out), "exact": found.is_exact, "shape": list(found.completed.shape)}
-    return Result(values, [f"{out}: {options['draws']} x {len(found.x)} {how}"], options["json"])
+    values = {
+        "out": str(out),
+        "method": found.method,
+        "exact": found.method == "exact",
+        "shape": list(found.completed.shape),
+    }
+    if found.figures:
+        values["metrics"] = {name: figure.to_json() for name, figure in found.figures.items()}
+        values["beyond_nearest_training"] = found.beyond
+    return Result(values, _said(out, found, options["sweeps"]), options["json"])
+
+
+def _said(out: Path, found: Completions, sweeps: int) -> list[str]:
+    """Say how data were completed, and, where that was by a search, how near it has come."""
+    how = {
+        "exact": "draws given the rest",
+        "gibbs": f"draws near those given the rest, {sweeps} sweeps",
+        "posterior": f"draws near those given the rest, of latents by the guide, weighed, {1 + sweeps} rounds",
+        "latent-search": "by latent search: the best optimum that was found, and no draw of a posterior",
+    }
+    lines = [f"{out}: {len(found.completed)} x {len(found.x)} {how[found.method]}"]
+    if not found.figures:
+        return lines
+    here, start, nearest = (f"{figure.value:.4g}" for figure in found.figures.values())
+    lines.append(
+        f"root mean squared error on the known elements, in the units of the data: {here}; at the best of the random "
+        f"starts {start}, of the nearest training datum {nearest}"
+    )
+    if found.beyond:
+        lines.append(
+            f"a training datum is nearer to {found.beyond} of {len(found.x)}: the generator may be unable to make "
+            f"these, as where it has dropped a mode, and what it says of their missing part is of others then"
+        )
+    return lines

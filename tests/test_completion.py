@@ -31,7 +31,8 @@ def test_what_is_known_stays(run, mask, tmp_path, capsys):
     out = tmp_path / "found.npz"
     words = ("--mask", mask, "-n", "3", "--draws", "2", "--sweeps", "1", "--out", str(out))
     said = complete(run, *words, capsys=capsys)
-    assert said == {"out": str(out), "exact": mask == "bottom", "shape": [2, 3, 1, 8, 8]}
+    how = {"method": "exact" if mask == "bottom" else "gibbs", "exact": mask == "bottom"}
+    assert said == {"out": str(out), **how, "shape": [2, 3, 1, 8, 8]}
     with np.load(out) as found:
         x, missing, completed = (found[name] for name in ("x", "missing", "completed"))
     assert 0 < missing.mean() < 1
@@ -85,15 +86,65 @@ def test_what_cannot_be_done_is_said(run, words, says, capsys):
 
 
 def test_other_models_are_refused_with_the_reason(tmp_path, capsys):
-    train = "--data digits --pixels threshold --steps 5 --compile off --out"
-    for model, why in (
-        ("vae --hidden [8] --encoder deterministic --objective wae", "depend on 'z'"),
-        ("generator --hidden [8] --objective mmd", "depend on 'z'"),
+    train = "train vae --hidden [8] --encoder deterministic --objective wae --data digits --pixels threshold --steps 5"
+    assert main(f"{train} --compile off --out {tmp_path / 'wae'}".split()) == 0
+    assert main(["complete", str(tmp_path / "wae")]) == 2
+    assert "depend on 'z'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module", params=["generator --hidden [8]", "dcgan --channels [8] --conditional true"])
+def implicit(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "implicit"
+    train = f"train {request.param} --latent 4 --data digits --objective mmd --steps 5 --compile off --out {out}"
+    assert main(train.split()) == 0
+    return out
+
+
+def test_implicit_models_complete_by_a_search(implicit, tmp_path, capsys):
+    out = tmp_path / "found.npz"
+    words = ("--mask", "random:0.5", "-n", "3", "--starts", "2", "--noise", "0.5", "--out", str(out))
+    said = complete(implicit, *words, capsys=capsys)
+    assert (said["method"], said["exact"], said["shape"]) == ("latent-search", False, [1, 3, 1, 8, 8])
+    with np.load(out) as found:
+        x, missing, completed, generated = (found[name] for name in ("x", "missing", "completed", "generated"))
+    assert (completed == x)[:, ~missing].all()
+    assert (completed == generated)[:, missing].all()
+    known = np.where(missing, 0.0, generated - x).reshape(3, -1)
+    error = np.sqrt((known**2).sum(1) / (~missing).reshape(3, -1).sum(1))
+    assert said["metrics"]["known_rmse"]["value"] == pytest.approx(error.mean(), rel=1e-4)
+    assert said["metrics"]["known_rmse"]["value"] < said["metrics"]["start_rmse"]["value"]
+    assert said["beyond_nearest_training"] == 3  # after five steps
+    assert complete(implicit, *words, capsys=capsys) == said
+
+
+def test_a_search_says_what_it_is(implicit, capsys):
+    assert main(["complete", str(implicit), "-n", "2", "--starts", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "no draw of a posterior" in said
+    assert "root mean squared error on the known elements" in said
+    assert "a training datum is nearer to 2 of 2" in said
+    assert (implicit / "completions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_options_of_another_way_are_refused(run, implicit, capsys):
+    for of, words, says in (
+        (implicit, ["--draws", "3"], "has one completion of each datum"),
+        (implicit, ["--noise", "0"], "must be positive"),
+        (implicit, ["--starts", "0"], "starts must be at least 1"),
+        (run, ["--noise", "1"], "leave --noise out"),
     ):
-        out = tmp_path / model.split()[0]
-        assert main(f"train {model} {train} {out}".split()) == 0
-        assert main(["complete", str(out)]) == 2
-        assert why in capsys.readouterr().err
+        assert main(["complete", str(of), *words]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_reals_are_searched_for_in_their_own_scale(tmp_path, capsys):
+    np.save(tmp_path / "table.npy", 100 * np.random.default_rng(0).normal(size=(60, 3)).astype("float32"))
+    train = f"train generator --data {tmp_path / 'table.npy'} --hidden [8] --objective mmd --steps 3 --compile off"
+    assert main(f"{train} --out {tmp_path / 'run'}".split()) == 0
+    capsys.readouterr()
+    said = complete(tmp_path / "run", capsys=capsys)
+    assert said["shape"] == [1, 6, 3]
+    assert said["metrics"]["start_rmse"]["value"] > 10
 
 
 def test_a_vae_completes_by_its_posterior(tmp_path, capsys):
@@ -102,7 +153,8 @@ def test_a_vae_completes_by_its_posterior(tmp_path, capsys):
     capsys.readouterr()
     words = ("--mask", "top", "-n", "3", "--draws", "2", "--sweeps", "1", "--out", str(tmp_path / "found.npz"))
     said = complete(out, *words, capsys=capsys)
-    assert said == {"out": str(tmp_path / "found.npz"), "exact": False, "shape": [2, 3, 1, 8, 8]}
+    out = str(tmp_path / "found.npz")
+    assert said == {"out": out, "method": "posterior", "exact": False, "shape": [2, 3, 1, 8, 8]}
     with np.load(tmp_path / "found.npz") as found:
         x, missing, completed = (found[name] for name in ("x", "missing", "completed"))
     assert (completed == x)[:, ~missing].all()

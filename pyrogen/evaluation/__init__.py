@@ -34,6 +34,7 @@ from pyrogen.evaluation.features import (
 )
 from pyrogen.evaluation.imputation import Imputation, impute
 from pyrogen.evaluation.judgement import WinRate, exchange_test, wilson_interval, win_rate
+from pyrogen.evaluation.latent_search import LatentSearch, latent_search
 from pyrogen.evaluation.likelihood import (
     Convergence,
     elbo,
@@ -89,6 +90,7 @@ __all__ = [
     "Estimate",
     "Forecasts",
     "Imputation",
+    "LatentSearch",
     "Neighbours",
     "Parzen",
     "PrecisionRecall",
@@ -137,6 +139,7 @@ __all__ = [
     "label_draws",
     "label_forecasts",
     "lacks_density",
+    "latent_search",
     "left_to_right",
     "levels_of",
     "likelihood_ratio",
