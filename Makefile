@@ -35,7 +35,7 @@ test-arviz1:
 	if [ -z "$$python312" ]; then echo "test-arviz1: skipped, there is no Python 3.12 or newer"; exit 0; fi; \
 	"$$python312" -m venv .venv-arviz1 && \
 	.venv-arviz1/bin/pip install --quiet "arviz>=1" h5netcdf h5py pytest && \
-	PYTHONPATH=. .venv-arviz1/bin/python -m pytest --noconftest -c /dev/null --rootdir . -q tests/test_inferencedata.py
+	PYTHONPATH=. .venv-arviz1/bin/python -m pytest --noconftest -c /dev/null --rootdir . -q tests/test_inferencedata.py tests/test_truth_comparison.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from pyrogen.fitting import fit, tensorboard
 from pyrogen.generation import complete, sample
 from pyrogen.loading import load, load_objective
 from pyrogen.parameters import modules_of
+from pyrogen.pointwise import pointwise_of
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.report_card import report_card
@@ -174,7 +175,9 @@ def evaluate_(arguments: Sequence[str]) -> Result:
     values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
     values |= {"axes": {axis.name: axis.to_json() for axis in axes}} if axes else {}
     values["step"] = run.chosen()
-    write_file(run.path / "evaluation.json", json.dumps(values, indent=2).encode())
+    pointwise = pointwise_of(*programs, dataset, options["split"], figures)
+    kept = values | {"pointwise": None if pointwise is None else pointwise._asdict()}
+    write_file(run.path / "evaluation.json", json.dumps(kept, indent=2).encode())
     return Result(values, _lines(figures, axes), options["json"])
 
 
@@ -210,14 +213,19 @@ def compare_(arguments: Sequence[str]) -> Result:
     parser.add_argument("--out", type=str, default="compare.html", help="the page")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
-    page, figures = pyrogen.compare(options["runs"], options["out"])
-    lines = [str(page)]
-    for run, values in figures.items():
+    found = pyrogen.compare(options["runs"], options["out"])
+    lines = [str(found.page)]
+    for run, values in found.figures.items():
         lines += [
             f"{run}:",
             *(f"  {name:<22} {_decimal(f):>12} {f['unit']}" for name, f in values.items()),
         ]
-    return Result({"report": str(page), "runs": figures}, lines, options["json"])
+    for table in found.rankings:
+        lines += ["", f"{table.title()}, in nats:", *table.lines(), *table.notes]
+    lines += [""] * bool(found.left_out)
+    lines += [f"{run} is in no ranking by likelihood: {why}" for run, why in found.left_out.items()]
+    values = {"report": str(found.page), "runs": found.figures, "left_out": found.left_out}
+    return Result(values | {"rankings": [table.to_json() for table in found.rankings]}, lines, options["json"])
 
 
 def _decimal(figure: Mapping[str, Any]) -> str:

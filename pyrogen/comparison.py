@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 
@@ -13,24 +13,44 @@ from pyrogen.exhibits import Exhibit, exhibits
 from pyrogen.files import write_file
 from pyrogen.loading import load
 from pyrogen.page import Table, evaluation, render
+from pyrogen.ranking import HEAD, Ranking, rankings
 from pyrogen.recipe import Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 
-__all__ = ["compare"]
+__all__ = ["Comparison", "compare"]
 
 Figures = dict[str, dict[str, Any]]
 
 
-def compare(paths: Sequence[str | Path], out: str | Path) -> tuple[Path, dict[str, Figures]]:
+class Comparison(NamedTuple):
+    """Several runs side by side.
+
+    Attributes:
+        page: the path of the page.
+        figures: each run's figures, by run and name.
+        rankings: of runs by the log-likelihood of the same held-out data, one for each density.
+        left_out: of the runs that are in none of them, why.
+    """
+
+    page: Path
+    figures: dict[str, Figures]
+    rankings: list[Ranking]
+    left_out: dict[str, str]
+
+
+def compare(paths: Sequence[str | Path], out: str | Path) -> Comparison:
     """Write one page about several runs: figures side by side, curves together, samples one below the other.
+
+    Runs with a log-likelihood of each datum, exact or bounded from below, are ranked by ArviZ's ``compare``, see
+    :func:`pyrogen.inferencedata.standings`.
 
     Args:
         paths: run directories of ``pyrogen train`` that ``pyrogen evaluate`` has measured.
         out: the page.
 
     Returns:
-        The page's path, and each run's figures by run and name.
+        What is on it.
 
     Raises:
         UsageError: where a run was not evaluated, or the runs were fitted to different data.
@@ -48,12 +68,14 @@ def compare(paths: Sequence[str | Path], out: str | Path) -> tuple[Path, dict[st
             f"the runs were evaluated on different splits ({', '.join(sorted(splits))}): evaluate them alike"
         )
     figures = {name: found.figures for name, found in evaluations.items()}
+    split = splits.pop()
+    ranked, left_out = rankings({name: found.pointwise for name, found in evaluations.items()}, split)
     samples = [exhibit for name, run in runs.items() for exhibit in _samples(name, run)]
     shown = _validation(runs) + samples
     lead = f"{len(runs)} runs on the same data."
-    page = render(" · ".join(runs), lead, [_table(figures, splits.pop())], shown)
-    write_file(Path(out), page)
-    return Path(out), figures
+    tables = [_table(figures, split), *_ranked(ranked, left_out)]
+    write_file(Path(out), render(" · ".join(runs), lead, tables, shown))
+    return Comparison(Path(out), figures, ranked, left_out)
 
 
 def _named(runs: Sequence[Run]) -> dict[str, Run]:
@@ -71,6 +93,17 @@ def _table(figures: Mapping[str, Figures], split: str) -> Table:
     rows = [[name, *(_cell(found.get(key)) for key in units)] for name, found in figures.items()]
     head = ["run", *(key.replace("_", " ") + ("" if "per_dim" in key else f", {unit}") for key, unit in units.items())]
     return Table("Figures", head, rows, f"Value ± standard error on the {split} data.")
+
+
+def _ranked(ranked: Sequence[Ranking], left_out: Mapping[str, str]) -> list[Table]:
+    """Tell of each ranking, and in the first of who is in none."""
+    reasons = [f"{name} is in no ranking: {why}." for name, why in left_out.items()]
+    tables = [Table(of.title(), HEAD, of.rows(), " ".join(of.notes)) for of in ranked]
+    if not tables:
+        return [Table("Likelihood", (), (), " ".join(reasons))]
+    rows = [[name, *["—"] * (len(HEAD) - 1)] for name in left_out]
+    first = tables[0]
+    return [first._replace(rows=[*first.rows, *rows], note=" ".join([first.note, *reasons])), *tables[1:]]
 
 
 def _cell(figure: Mapping[str, Any] | None) -> str:

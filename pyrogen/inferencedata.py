@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,22 @@ with warnings.catch_warnings():
 
     IS_TREE = int(arviz.__version__.partition(".")[0]) >= 1
     if IS_TREE:
+        from arviz_stats import utils as arviz_utils
         from arviz_stats.base import array_stats
 
 from pyrogen.errors import CorruptCheckpointError, MissingInputError
 
-__all__ = ["Variable", "is_constant", "pareto_k", "read_netcdf", "summary", "to_inference_data", "write_netcdf"]
+__all__ = [
+    "Standing",
+    "Variable",
+    "is_constant",
+    "pareto_k",
+    "read_netcdf",
+    "standings",
+    "summary",
+    "to_inference_data",
+    "write_netcdf",
+]
 
 
 class Variable(NamedTuple):
@@ -126,6 +138,107 @@ def _tail_shape(row: NDArray[Any]) -> float:
     row = row - row.max()
     with np.errstate(over="ignore"):  # in fits of a very heavy tail, whose candidates' weights are 1 / infinity there
         return float(array_stats.psislw(-row)[1] if IS_TREE else arviz.psislw(row)[1])
+
+
+class Standing(NamedTuple):
+    r"""How a model does beside others on the same held-out data, in nats, totals over the data.
+
+    Attributes:
+        rank: 0 is the best.
+        elpd: :math:`\sum_n \log p(x_n)`, the expected log pointwise predictive density, as held-out data estimate it.
+        elpd_diff: what it has more than the best: zero, or less.
+        se: standard error of ``elpd`` over the data.
+        dse: that of ``elpd_diff``, which is much smaller where models find the same data hard.
+        weight: the model's share in the mixture of all that predicts these data best (stacking).
+    """
+
+    rank: int
+    elpd: float
+    elpd_diff: float
+    se: float
+    dse: float
+    weight: float
+
+
+def standings(values: Mapping[str, NDArray[Any]]) -> dict[str, Standing]:
+    r"""Compare models by what each says of the same held-out data, by ArviZ's ``compare``.
+
+    .. math::
+        \Delta_m = \sum_n (\ell_{mn} - \ell_{bn}), \qquad
+        \mathrm{dse}_m = \sqrt{N \operatorname{Var}_n(\ell_{mn} - \ell_{bn})}
+
+    with :math:`b` the best model, and weights that maximise :math:`\sum_n \log \sum_m w_m \exp \ell_{mn}`.
+
+    Args:
+        values: model name to :math:`\ell_{mn} = \log p_m(x_n)` in nats, shape ``(data,)``: the same data, in the same
+            order.
+
+    Returns:
+        By model name, the best first.
+
+    Raises:
+        ValueError: where there are fewer than two models, their numbers of data differ or are below two, or a value is
+            not finite.
+
+    References:
+        Practical Bayesian Model Evaluation Using Leave-One-Out Cross-Validation and WAIC (Vehtari et al., 2017),
+        https://arxiv.org/abs/1507.04544
+
+        Using Stacking to Average Bayesian Predictive Distributions (Yao et al., 2018),
+        https://arxiv.org/abs/1704.02030
+
+    Example:
+        >>> found = standings({"a": np.array([-1.0, -2.0, -1.5]), "b": np.array([-2.0, -3.0, -2.5])})
+        >>> [(name, s.rank, s.elpd, s.elpd_diff, s.dse) for name, s in found.items()]
+        [('a', 0, -4.5, 0.0, 0.0), ('b', 1, -7.5, -3.0, 0.0)]
+    """
+    lengths = {name: len(of) for name, of in values.items()}
+    if len(values) < 2 or len(set(lengths.values())) > 1 or min(lengths.values()) < 2:
+        raise ValueError(f"expected values of two models or more for the same data, two or more; found {lengths}")
+    table = np.array([np.asarray(of, dtype=np.float64) for of in values.values()])
+    if not np.isfinite(table).all():
+        raise ValueError("some values are not finite: leave out models that say of a datum that it cannot be")
+    # ArviZ takes exponentials of what is said of each datum, which are zero for an image's -2000 nats. Weights and
+    # differences are the same where each datum's best value is taken off; elpd and se are of the values themselves.
+    beside = table - table.max(0)
+    elpds = {name: _elpd(of, off) for name, of, off in zip(values, table, beside, strict=True)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of pandas, to those who wrote ArviZ
+        found = arviz.compare(elpds, method="stacking", **({"round_to": "none"} if IS_TREE else {}))
+    elpd = "elpd" if IS_TREE else "elpd_loo"
+    return {
+        str(name): Standing(
+            int(row["rank"]),
+            float(row[elpd]),
+            0.0 - abs(float(row["elpd_diff"])),  # its sign is another in each major version
+            float(row["se"]),
+            float(row["dse"]),
+            float(row["weight"]),
+        )
+        for name, row in found.iterrows()
+    }
+
+
+def _elpd(values: NDArray[Any], beside: NDArray[Any]) -> Any:
+    """Put held-out values into the place of what leaving each datum out would say of it."""
+    total, se, count = float(values.sum()), float((len(values) * values.var()) ** 0.5), len(values)
+    pointwise = xarray.DataArray(beside, dims="datum")
+    if not IS_TREE:
+        names = ["elpd_loo", "se", "p_loo", "n_samples", "n_data_points", "warning", "loo_i", "scale"]
+        return arviz.ELPDData([total, se, np.nan, 1, count, False, pointwise, "log"], index=names)
+    # The class of one kind came after one class for all.
+    make = getattr(arviz_utils, "ELPDDataLOO", None) or partial(arviz_utils.ELPDData, kind="loo")
+    return make(
+        elpd=total,
+        se=se,
+        p=np.nan,
+        n_samples=1,
+        n_data_points=count,
+        scale="log",
+        warning=False,
+        good_k=None,
+        elpd_i=pointwise,
+    )
 
 
 def summary(data: Any, names: Sequence[str]) -> Any:

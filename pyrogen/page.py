@@ -25,11 +25,20 @@ class Table(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What ``pyrogen evaluate`` found of the checkpoint that a run is judged by."""
+    """What ``pyrogen evaluate`` found of the checkpoint that a run is judged by.
+
+    Attributes:
+        split: of the data.
+        figures: by name.
+        axes: of the report card, by name.
+        pointwise: the log-likelihood datum by datum, see :class:`~pyrogen.pointwise.Pointwise`; ``None`` where there is
+            none, and empty where it was not kept.
+    """
 
     split: str
     figures: dict[str, dict[str, Any]]
     axes: dict[str, dict[str, Any]]
+    pointwise: dict[str, Any] | None
 
 
 def evaluation(run: Run) -> Evaluation:
@@ -37,8 +46,8 @@ def evaluation(run: Run) -> Evaluation:
     path = run.path / "evaluation.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("step") != run.chosen():
-        return Evaluation("", {}, {})
-    return Evaluation(found["split"], found["metrics"], found.get("axes", {}))
+        return Evaluation("", {}, {}, {})
+    return Evaluation(found["split"], found["metrics"], found.get("axes", {}), found.get("pointwise", {}))
 
 
 def render(

@@ -125,7 +125,7 @@ def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwa
 
 
 def _figures(run: Run) -> Table:
-    split, found, axes = evaluation(run)
+    split, found, axes, _ = evaluation(run)
     if not found:
         return Table("Figures", (), (), f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again.")
     if axes:

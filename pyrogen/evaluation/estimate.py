@@ -1,6 +1,6 @@
 """A figure with its error bar."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
@@ -20,12 +20,14 @@ class Estimate:
         stderr: its standard error over the data; ``None`` where one number cannot tell.
         unit: nats, bits/dim, ...
         num_particles: draws of the guide for each datum, where there are.
+        values: what it is made of, datum by datum, shape ``(data,)``; ``None`` where that is not at hand.
     """
 
     value: float
     stderr: float | None
     unit: str
     num_particles: int | None = None
+    values: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, ``None`` for what is not finite; without ``num_particles`` where there are none."""
@@ -81,4 +83,4 @@ def mean(values: Tensor, unit: str, num_particles: int | None = None) -> Estimat
     """
     values = values.double()
     stderr = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return Estimate(float(values.mean()), stderr, unit, num_particles)
+    return Estimate(float(values.mean()), stderr, unit, num_particles, values)

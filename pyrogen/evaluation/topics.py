@@ -46,7 +46,7 @@ def document_completion(
         seed: of the cut in halves, the same for all models.
 
     Returns:
-        In nats per word, higher is better; the standard error is over documents.
+        In nats per word, higher is better; the standard error is over documents, whose totals are its values.
 
     Raises:
         ProgramError: where the model has no such site.
@@ -68,7 +68,7 @@ def document_completion(
         raise DataError("no document has two words or more: there is no half to complete")
     value = float(score.sum() / length.sum())
     error = (score - value * length).square().sum().sqrt() / length.sum()
-    return Estimate(value, float(error) if len(score) > 1 else None, "nats per word")
+    return Estimate(value, float(error) if len(score) > 1 else None, "nats per word", values=score)
 
 
 def perplexity(completion: Estimate) -> Estimate:
