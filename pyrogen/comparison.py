@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pyro
 
 from pyrogen import pictures
+from pyrogen.data import Corpus, Text
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
 from pyrogen.exhibits import Exhibit, exhibits
@@ -126,10 +127,12 @@ def _validation(runs: Mapping[str, Run]) -> list[Exhibit]:
 
 
 def _samples(name: str, run: Run) -> list[Exhibit]:
+    """Draw what a run draws; documents and texts are no pictures."""
     programs, recipe = load(run), Recipe.from_json(run.manifest)
+    dataset = recipe.dataset_of(run.manifest)
+    if isinstance(dataset, Corpus | Text):
+        return []
     with rehearsal(), evaluating(*programs):
         pyro.set_rng_seed(recipe.seed)
-        found = [
-            exhibit for exhibit in exhibits(programs, recipe.dataset_of(run.manifest)) if exhibit.name == "samples"
-        ]
+        found = [exhibit for exhibit in exhibits(programs, dataset) if exhibit.name == "samples"]
     return [e._replace(title=f"Samples of {name}", name=f"samples-{name}".replace("/", "-")) for e in found]

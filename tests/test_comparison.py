@@ -174,3 +174,15 @@ def test_compare_says_it_in_words(runs, tmp_path, capsys):
     assert not found.rankings
     assert set(found.left_out) == {"mixture", "gan"}
     assert "mixture is in no ranking" in found.page.read_text()
+
+
+def test_documents_are_ranked_by_half_of_each(tmp_path, capsys):
+    runs = [str(tmp_path / name) for name in ("three", "five")]
+    for run, topics in zip(runs, (3, 5), strict=True):
+        assert main(f"train lda --data reuters --topics {topics} --steps 2 --compile off --out {run}".split()) == 0
+        assert main(["evaluate", run, "--num-particles", "5"]) == 0
+    capsys.readouterr()
+    assert main(["compare", *runs, "--out", str(tmp_path / "c.html"), "--json"]) == 0
+    [ranking] = json.loads(capsys.readouterr().out)["rankings"]
+    assert ranking["density"] == "half of a document given the other"
+    assert {of["figure"] for of in ranking["runs"].values()} == {"completion_log_likelihood"}
