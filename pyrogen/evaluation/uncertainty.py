@@ -1,6 +1,7 @@
 """What a forecast is unsure of: chance, which more data leave, and parameters, which they teach."""
 
 from collections.abc import Iterable, Mapping
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,7 @@ def uncertainty(log_probs: Tensor) -> Uncertainty:
     total = log_probs.exp().sum(-1)
     if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
         raise DataError("probabilities of labels do not add up to 1: give log-probabilities, as log_softmax has them")
-    mean = log_probs.logsumexp(0) - torch.tensor(float(len(log_probs)), device=log_probs.device).log()
+    mean = log_probs.logsumexp(0) - log(len(log_probs))
     of_mean, of_draws = _entropy(mean), _entropy(log_probs).mean(0)
     # A difference of equal entropies is zero up to rounding, and may come out below it.
     epistemic = (of_mean - of_draws).clamp(min=0.0)
