@@ -26,6 +26,7 @@ from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.ratio import LogRatio, Ratio, Telescoping
 from pyrogen.inference.renyi import IWAE, Renyi
+from pyrogen.inference.returns import VTrace, discounted_returns, generalized_advantages, lambda_returns, v_trace
 from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
@@ -81,8 +82,13 @@ __all__ = [
     "Step",
     "Telescoping",
     "Training",
+    "VTrace",
     "can_compile",
     "compile",
+    "discounted_returns",
+    "generalized_advantages",
     "is_worth_compiling",
+    "lambda_returns",
     "train",
+    "v_trace",
 ]

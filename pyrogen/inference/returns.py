@@ -1,0 +1,251 @@
+r"""Returns of recorded trajectories: what an action brought, of tensors whose first dimension is time.
+
+The value of the state that a step leads to is an argument of its own, ``next_values``: where an episode ends, the next
+row of the recording belongs to another. ``terminated`` says that nothing follows, whatever is said of the next state;
+``truncated`` says that the recording stops and the world does not, so that the value of the next state stands for what
+was not seen. The last row is taken as truncated. No gradient flows through what these functions return.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyrogen.errors import UsageError
+
+__all__ = ["VTrace", "discounted_returns", "generalized_advantages", "lambda_returns", "v_trace"]
+
+
+def discounted_returns(
+    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, discount: float = 1.0
+) -> Tensor:
+    r"""Add up the rewards from each step on: the reward-to-go.
+
+    .. math:: G_t = \sum_{k=0}^{n-1} \gamma^k r_{t+k} + \gamma^n V(s_{t+n})
+
+    where step :math:`t + n - 1` is the last of the episode that was recorded, and :math:`V = 0` if it terminated.
+
+    Args:
+        rewards: :math:`r_t`, shape ``(time, ...)``; the other dimensions are those of environments.
+        next_values: :math:`V(s_{t+1})`, in the unit of rewards, same shape; of a new episode's first state never.
+        terminated: whether nothing follows step :math:`t`, boolean, same shape.
+        truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
+        discount: :math:`\gamma`.
+
+    Returns:
+        :math:`G_t`, same shape, without gradient.
+
+    Raises:
+        UsageError: where shapes differ, or a flag is not boolean.
+
+    Example:
+        >>> rewards, flags = torch.ones(3), torch.zeros(3, dtype=torch.bool)
+        >>> discounted_returns(rewards, torch.full((3,), 10.0), flags, flags)
+        tensor([13., 12., 11.])
+        >>> discounted_returns(rewards, torch.full((3,), 10.0), torch.tensor([False, True, False]), flags)
+        tensor([ 2.,  1., 11.])
+    """
+    return lambda_returns(rewards, next_values, terminated, truncated, discount, 1.0)
+
+
+@torch.no_grad()
+def lambda_returns(
+    rewards: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    discount: float = 1.0,
+    decay: float = 0.95,
+) -> Tensor:
+    r"""Average the returns of all numbers of steps, by weights that decay with the number.
+
+    .. math::
+        G^\lambda_t = r_t + \gamma \left((1 - \lambda) V(s_{t+1}) + \lambda G^\lambda_{t+1}\right)
+        = (1 - \lambda) \sum_{n=1}^{N-1} \lambda^{n-1} G^{(n)}_t + \lambda^{N-1} G^{(N)}_t
+
+    where :math:`G^{(n)}_t = \sum_{k<n} \gamma^k r_{t+k} + \gamma^n V(s_{t+n})` and :math:`N` steps of the episode are
+    left. With :math:`\lambda = 0` it is the target of TD(0), and with 1 the reward-to-go.
+
+    Args:
+        rewards: :math:`r_t`, shape ``(time, ...)``.
+        next_values: :math:`V(s_{t+1})`, same shape; of a new episode's first state never.
+        terminated: whether nothing follows step :math:`t`, boolean, same shape.
+        truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
+        discount: :math:`\gamma`.
+        decay: :math:`\lambda`.
+
+    Returns:
+        :math:`G^\lambda_t`, same shape, without gradient.
+
+    Raises:
+        UsageError: where shapes differ, or a flag is not boolean.
+
+    References:
+        Learning to Predict by the Methods of Temporal Differences (Sutton, 1988), https://doi.org/10.1007/BF00115009
+
+    Example:
+        >>> rewards, flags = torch.ones(3), torch.zeros(3, dtype=torch.bool)
+        >>> lambda_returns(rewards, torch.full((3,), 8.0), flags, flags, decay=0.5)
+        tensor([9.7500, 9.5000, 9.0000])
+    """
+    _check(rewards, next_values=next_values, terminated=terminated, truncated=truncated)
+    bootstrap = _bootstrap(next_values, terminated)
+    goes_on = _goes_on(rewards, terminated, truncated)
+    return _summed_back(rewards + discount * (1 - decay * goes_on) * bootstrap, discount * decay * goes_on)
+
+
+@torch.no_grad()
+def generalized_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    discount: float = 1.0,
+    decay: float = 0.95,
+) -> Tensor:
+    r"""Estimate by how much each action was better than what a state's value says.
+
+    .. math::
+        \hat A_t = \sum_{k \ge 0} (\gamma \lambda)^k \delta_{t+k}, \quad
+        \delta_t = r_t + \gamma V(s_{t+1}) - V(s_t)
+
+    The sum ends where the episode does. It is :math:`G^\lambda_t - V(s_t)` where ``next_values`` and ``values`` are of
+    the same :math:`V`.
+
+    Args:
+        rewards: :math:`r_t`, shape ``(time, ...)``.
+        values: :math:`V(s_t)`, same shape.
+        next_values: :math:`V(s_{t+1})`, same shape; of a new episode's first state never.
+        terminated: whether nothing follows step :math:`t`, boolean, same shape.
+        truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
+        discount: :math:`\gamma`.
+        decay: :math:`\lambda`.
+
+    Returns:
+        :math:`\hat A_t`, same shape, without gradient.
+
+    Raises:
+        UsageError: where shapes differ, or a flag is not boolean.
+
+    References:
+        High-Dimensional Continuous Control Using Generalized Advantage Estimation (Schulman et al., 2016),
+        https://arxiv.org/abs/1506.02438
+
+    Example:
+        >>> rewards, flags = torch.ones(3), torch.zeros(3, dtype=torch.bool)
+        >>> generalized_advantages(rewards, torch.full((3,), 8.0), torch.full((3,), 8.0), flags, flags, decay=0.5)
+        tensor([1.7500, 1.5000, 1.0000])
+    """
+    _check(rewards, values=values, next_values=next_values, terminated=terminated, truncated=truncated)
+    errors = rewards + discount * _bootstrap(next_values, terminated) - values
+    return _summed_back(errors, discount * decay * _goes_on(rewards, terminated, truncated))
+
+
+class VTrace(NamedTuple):
+    r"""What :func:`v_trace` returns, without gradient.
+
+    Attributes:
+        targets: :math:`v_t`, what the critic is to say of :math:`s_t`, shape ``(time, ...)``.
+        advantages: :math:`\rho_t (r_t + \gamma v_{t+1} - V(s_t))`, what the policy gradient weighs a score by.
+    """
+
+    targets: Tensor
+    advantages: Tensor
+
+
+@torch.no_grad()
+def v_trace(
+    log_ratios: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    next_values: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    discount: float = 1.0,
+    decay: float = 1.0,
+    clip_rho: float = 1.0,
+    clip_c: float = 1.0,
+) -> VTrace:
+    r"""Correct returns of trajectories that another policy took, by clipped importance weights.
+
+    .. math::
+        v_t = V(s_t) + \sum_{k \ge 0} \gamma^k \left(\prod_{i=t}^{t+k-1} c_i\right)
+        \rho_{t+k} \left(r_{t+k} + \gamma V(s_{t+k+1}) - V(s_{t+k})\right)
+
+    with :math:`\rho_t = \min(\bar\rho, w_t)`, :math:`c_t = \lambda \min(\bar c, w_t)` and
+    :math:`w_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)`. Its fixed point is the value of :math:`\pi` where nothing is
+    clipped, and else that of a policy between :math:`\mu` and :math:`\pi`, which :math:`\bar\rho` alone decides.
+    Where :math:`\mu = \pi`, :math:`v_t` is the λ-return.
+
+    Args:
+        log_ratios: :math:`\log w_t` in nats, shape ``(time, ...)``.
+        rewards: :math:`r_t`, same shape.
+        values: :math:`V(s_t)`, same shape.
+        next_values: :math:`V(s_{t+1})`, same shape; of a new episode's first state never.
+        terminated: whether nothing follows step :math:`t`, boolean, same shape.
+        truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
+        discount: :math:`\gamma`.
+        decay: :math:`\lambda`.
+        clip_rho: :math:`\bar\rho`.
+        clip_c: :math:`\bar c`.
+
+    Returns:
+        Targets and advantages.
+
+    Raises:
+        UsageError: where shapes differ, or a flag is not boolean.
+
+    References:
+        IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures (Espeholt et al.,
+        2018), https://arxiv.org/abs/1802.01561
+
+    Example:
+        >>> rewards, zeros, flags = torch.ones(3), torch.zeros(3), torch.zeros(3, dtype=torch.bool)
+        >>> v_trace(zeros, rewards, zeros, zeros, flags, flags).targets
+        tensor([3., 2., 1.])
+        >>> v_trace(zeros - 20.0, rewards, zeros + 8.0, zeros + 8.0, flags, flags).targets  # of another policy
+        tensor([8., 8., 8.])
+    """
+    flags = {"terminated": terminated, "truncated": truncated}
+    _check(rewards, log_ratios=log_ratios, values=values, next_values=next_values, **flags)
+    ratios = log_ratios.exp()
+    rho, c = ratios.clamp(max=clip_rho), decay * ratios.clamp(max=clip_c)
+    goes_on = _goes_on(rewards, terminated, truncated)
+    bootstrap = _bootstrap(next_values, terminated)
+    corrections = _summed_back(rho * (rewards + discount * bootstrap - values), discount * c * goes_on)
+    targets = values + corrections
+    following = torch.where(goes_on > 0, torch.cat([targets[1:], bootstrap[-1:]]), bootstrap)
+    return VTrace(targets, rho * (rewards + discount * following - values))
+
+
+def _check(rewards: Tensor, **others: Tensor) -> None:
+    if rewards.dim() < 1 or not len(rewards):
+        raise UsageError(f"rewards must have shape (time, ...) with at least one step, found {tuple(rewards.shape)}")
+    for name, tensor in others.items():
+        if tensor.shape != rewards.shape:
+            raise UsageError(
+                f"{name} has shape {tuple(tensor.shape)} and rewards {tuple(rewards.shape)}: expected one value for "
+                f"each step of each environment, time first"
+            )
+        if name in ("terminated", "truncated") and tensor.dtype != torch.bool:
+            raise UsageError(f"{name} must be boolean, found {tensor.dtype}: pass {name}.bool()")
+
+
+def _bootstrap(next_values: Tensor, terminated: Tensor) -> Tensor:
+    """Return the value of what follows: nothing does after termination, though a critic may say anything of it."""
+    return torch.where(terminated, torch.zeros_like(next_values), next_values)
+
+
+def _goes_on(rewards: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+    """Return one where the next row continues the episode, and zero where it does not, as at the end."""
+    goes_on = (~(terminated | truncated)).to(rewards.dtype)
+    return torch.cat([goes_on[:-1], torch.zeros_like(goes_on[-1:])])
+
+
+def _summed_back(terms: Tensor, factors: Tensor) -> Tensor:
+    r"""Solve :math:`x_t = a_t + f_t x_{t+1}` from the last step to the first."""
+    summed = [terms[-1]]
+    for term, factor in zip(terms[:-1].flip(0), factors[:-1].flip(0), strict=True):
+        summed.append(term + factor * summed[-1])
+    return torch.stack(summed[::-1])
