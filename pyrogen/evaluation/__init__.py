@@ -12,6 +12,14 @@ from pyrogen.evaluation.classification import (
 )
 from pyrogen.evaluation.coherence import npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.completion import complete
+from pyrogen.evaluation.control import (
+    Smoothing,
+    SoftValues,
+    policy_values,
+    posterior_values,
+    smooth_trajectories,
+    variational_values,
+)
 from pyrogen.evaluation.critic import critic_distance
 from pyrogen.evaluation.disentanglement import (
     DCI,
@@ -97,6 +105,8 @@ __all__ = [
     "PredictiveCheck",
     "Reliability",
     "Sandwich",
+    "Smoothing",
+    "SoftValues",
     "TwoSample",
     "Uncertainty",
     "WinRate",
@@ -158,12 +168,15 @@ __all__ = [
     "npmi",
     "parzen_log_likelihood",
     "perplexity",
+    "policy_values",
+    "posterior_values",
     "precision_recall",
     "predictive_checks",
     "predictive_entropy",
     "reliability",
     "simulation_based_calibration",
     "smc",
+    "smooth_trajectories",
     "spacing",
     "surprises",
     "text_distribution",
@@ -173,6 +186,7 @@ __all__ = [
     "typicality",
     "uncertainty",
     "uniformity",
+    "variational_values",
     "watanabe_akaike",
     "wilson_interval",
     "win_rate",
