@@ -8,6 +8,7 @@ from pyrogen.distributions.discretized_logistic import DiscretizedLogistic
 from pyrogen.distributions.discretized_logistic_mixture import DiscretizedLogisticMixture
 from pyrogen.distributions.implicit import Implicit, is_implicit
 from pyrogen.distributions.jacobi import JacobiDraws, sample_by_jacobi
+from pyrogen.distributions.tanh_normal import TanhNormal
 
 __all__ = [
     "Autoregressive",
@@ -17,6 +18,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "Implicit",
     "JacobiDraws",
+    "TanhNormal",
     "TopicMixture",
     "is_implicit",
     "log_geometric_mean",

@@ -18,6 +18,15 @@ from pyrogen.models.image_entries import gated_pixelcnn, pixel_rnn, pixelcnn, pi
 from pyrogen.models.incomplete import Imputed, Incomplete, miwae
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
+from pyrogen.models.policy import (
+    CategoricalPolicy,
+    OptimalTrajectories,
+    Policy,
+    TanhNormalPolicy,
+    UniformBox,
+    UniformChoice,
+    trajectory_plates,
+)
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.recurrent import RecurrentModel
 from pyrogen.models.semi_supervised import M2, m2
@@ -37,6 +46,7 @@ __all__ = [
     "VAE",
     "AutoImplicit",
     "AutoregressiveModel",
+    "CategoricalPolicy",
     "Classifier",
     "ConditionalAutoregressiveModel",
     "ConditionalGenerator",
@@ -56,14 +66,19 @@ __all__ = [
     "LogisticNormalEncoder",
     "MeanField",
     "NormalEncoder",
+    "OptimalTrajectories",
     "PointTopics",
+    "Policy",
     "ProdLDA",
     "ProductOfExperts",
     "RecurrentModel",
     "StickBreakingPosterior",
     "StudentTEncoder",
+    "TanhNormalPolicy",
     "TopicModel",
     "Translator",
+    "UniformBox",
+    "UniformChoice",
     "char_rnn",
     "classifier",
     "correlated_topics",
@@ -90,6 +105,7 @@ __all__ = [
     "progressive_gan",
     "to_images",
     "to_labels",
+    "trajectory_plates",
     "transformer",
     "vae",
     "wavenet",
