@@ -13,10 +13,12 @@ from pyrogen.data.mu_law import from_mu_law, to_mu_law
 from pyrogen.data.mutation import mutated
 from pyrogen.data.pixels import PIXELS, apply_pixels
 from pyrogen.data.recordings import speech
+from pyrogen.data.rollouts import Environment, Outcome, Rollouts
 from pyrogen.data.shapes import Factors, draw_factors, render, shapes
 from pyrogen.data.shards import ShardedCorpus
 from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
 from pyrogen.data.splits import split, standardize
+from pyrogen.data.tabular import TabularEnvironment
 from pyrogen.data.text import Streams, Text, from_characters
 from pyrogen.data.texts import kjv, reuters
 from pyrogen.data.toy import GRID, RING, Modes, grid, ring
@@ -30,12 +32,16 @@ __all__ = [
     "Batches",
     "Corpus",
     "Dataset",
+    "Environment",
     "Factors",
     "Modes",
+    "Outcome",
     "Pruning",
+    "Rollouts",
     "ShardedCorpus",
     "Sounds",
     "Streams",
+    "TabularEnvironment",
     "Text",
     "Unpaired",
     "UnpairedBatches",

@@ -10,6 +10,7 @@ from pyrogen.inference.autocast import Autocast
 from pyrogen.inference.avb import AVB
 from pyrogen.inference.collapsed_vb import CollapsedVB
 from pyrogen.inference.compile import CompiledObjective, CompiledStep, compile
+from pyrogen.inference.control import KLControl
 from pyrogen.inference.cyclegan import CycleGAN
 from pyrogen.inference.distance import Distance
 from pyrogen.inference.divergence import ForwardKL, ReverseKL
@@ -66,6 +67,7 @@ __all__ = [
     "ForwardKL",
     "History",
     "Interpolated",
+    "KLControl",
     "LogRatio",
     "MaximumLikelihood",
     "NaturalGradient",

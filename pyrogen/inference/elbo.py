@@ -17,7 +17,7 @@ from pyrogen.inference.objective import Objective, PlateNesting, Player
 from pyrogen.sites import Program, is_enumerated, is_latent, is_point, or_nothing, sample_sites
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, total, trace_pair
 
-__all__ = ["ELBO"]
+__all__ = ["ELBO", "analytic_kls"]
 
 
 class ELBO(Objective):
@@ -117,7 +117,7 @@ class ELBO(Objective):
         count = self.num_particles if traces.particle_dim is not None else 1
         if any(is_enumerated(site) for site in sample_sites(traces.guide)):
             return -_compute_dice_elbo(traces.model, traces.guide) / count
-        divergences = _analytic_kls(traces) if self.analytic_kl and not traces.enumerates else {}
+        divergences = analytic_kls(traces) if self.analytic_kl and not traces.enumerates else {}
         plus, minus = model_terms(traces, divergences), guide_terms(traces, divergences)
         elbo = total(plus, [*minus, *divergences.values()])
         surrogate = self._score_terms(traces, plus, minus, divergences)
@@ -185,7 +185,7 @@ def _refuse_tempered_marginals(traces: Traces) -> None:
             )
 
 
-def _analytic_kls(traces: Traces) -> dict[str, Term]:
+def analytic_kls(traces: Traces) -> dict[str, Term]:
     r"""Return :math:`\mathrm{KL}(q \,\|\, p)` of each latent site that has it in closed form.
 
     A ``Delta``, wrapped or not, never does: its divergence would drop the ``log_density``.

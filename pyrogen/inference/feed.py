@@ -26,7 +26,8 @@ class Feed:
     """Draws batches from an iterable over and over, and can go back to where it was.
 
     A position is the number of batches drawn in the present epoch, with the state of the random number generators at
-    the epoch's start: enough to shuffle the same way again and skip what has been used.
+    the epoch's start: enough to shuffle the same way again and skip what has been used. Batches that depend on more,
+    as those of environments do, have a ``state_dict`` and ``load_state_dict`` of their own, which are used instead.
 
     Args:
         batches: an iterable over tensors, tuples (positional arguments) or dicts (keyword arguments); ``None`` for
@@ -81,13 +82,19 @@ class Feed:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position."""
-        return {"epoch": self.epoch, "position": self.position, "start": self.start}
+        batches: Any = self.batches
+        own = {"batches": batches.state_dict()} if hasattr(batches, "state_dict") else {}
+        return {"epoch": self.epoch, "position": self.position, "start": self.start, **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a position, by drawing the epoch's batches again up to it."""
+        """Go back to a position, by drawing the epoch's batches again up to it where they cannot do so themselves."""
         self.epoch, self.position, self.start = state["epoch"], state["position"], dict(state["start"])
         self.iterator = None
         if self.batches is None or not self.start:
+            return
+        if hasattr(self.batches, "load_state_dict"):
+            self.batches.load_state_dict(state["batches"])
+            self.iterator = iter(self.batches)
             return
         set_rng_state(self.start["rng"])
         for generator, value in zip(self._own_generators(), self.start["own"], strict=True):

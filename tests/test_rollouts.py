@@ -1,0 +1,237 @@
+"""Recordings of tabular environments: what is in them, who acted, and how a fit by them resumes."""
+
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from known_answers import SOFT_MDP_TRUTH as T
+from torch import nn
+
+from pyrogen.data import Outcome, Rollouts, TabularEnvironment
+from pyrogen.errors import DataError, ProgramError, UsageError
+from pyrogen.inference import KLControl, train
+from pyrogen.mdp import MDP
+from pyrogen.models import CategoricalPolicy, OptimalTrajectories, TanhNormalPolicy, UniformBox, UniformChoice
+from pyrogen.traces import trace_pair
+
+SOFT = MDP(T.P.float(), T.R.float())
+
+
+def record(environments=3, num_steps=7, policy=None, **settings):
+    world = TabularEnvironment(SOFT, environments, **settings)
+    policy = policy or CategoricalPolicy(nn.Embedding(world.num_observations, 2))
+    return next(iter(Rollouts(world, policy, num_steps)))
+
+
+def test_columns():
+    recording = record(horizon=4)
+    assert {name: tuple(column.shape) for name, column in recording.items()} == dict.fromkeys(
+        ["observation", "action", "reward", "next_observation", "terminated", "truncated", "log_prob"], (7, 3)
+    )
+    states = recording["observation"] % 4
+    torch.testing.assert_close(recording["reward"], SOFT.rewards[states, recording["action"]])
+    assert (SOFT.transitions[states, recording["action"], recording["next_observation"] % 4] > 0).all()
+
+
+def check_horizon():
+    """The last step of the task terminates, and the next row is of a new episode, at time zero and in the start."""
+    recording = record(environments=50, num_steps=10, start=2, horizon=4)
+    time = recording["observation"] // 4
+    assert time[:, 0].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    assert (recording["next_observation"] // 4)[:, 0].tolist() == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+    assert recording["terminated"][:, 0].nonzero()[:, 0].tolist() == [3, 7]
+    assert not recording["truncated"].any()
+    assert (recording["observation"][[0, 4, 8]] == 2).all()
+    follows = ~recording["terminated"][:-1]
+    assert (recording["observation"][1:] == recording["next_observation"][:-1])[follows].all()
+
+
+def check_time_limit():
+    """A cut is no end: nothing in the observation tells of it, and what the step led to is kept beside the start."""
+    recording = record(environments=50, num_steps=10, start=2, time_limit=4)
+    assert recording["truncated"][:, 0].nonzero()[:, 0].tolist() == [3, 7]
+    assert not recording["terminated"].any()
+    assert recording["observation"].max() < 4
+    assert (recording["observation"][[0, 4, 8]] == 2).all()
+    assert (recording["next_observation"][[3, 7]] != 2).any()
+
+
+def test_horizon_terminates():
+    check_horizon()
+
+
+def test_time_limit_truncates():
+    check_time_limit()
+
+
+def test_the_horizon_goes_before_a_time_limit():
+    recording = record(horizon=3, time_limit=3)
+    assert recording["terminated"][2].all()
+    assert not recording["truncated"].any()
+
+
+def test_frequencies():
+    """Starts and transitions come as often as they should, within 4.5 standard errors."""
+    pyro.set_rng_seed(0)
+    start = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    recording = record(20_000, 1, policy=UniformChoice(2), start=start)
+    s, a, after = (recording[name].flatten() for name in ("observation", "action", "next_observation"))
+    counts = torch.bincount(s, minlength=4) / len(s)
+    assert ((counts - start).abs() < 4.5 * (start * (1 - start) / len(s)).sqrt()).all()
+    for state in range(4):
+        for action in range(2):
+            here = (s == state) & (a == action)
+            p, n = SOFT.transitions[state, action], int(here.sum())
+            found = torch.bincount(after[here], minlength=4) / n
+            assert ((found - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_one_pass_scores_what_was_acted(bounded):
+    """Replayed as one program in plates of time and environments, a policy gives each action the density it was
+    drawn with."""
+
+    class Numbers:
+        """A world of two numbers, moved by bounded actions."""
+
+        num_environments = 3
+        last = torch.zeros(3, 2)
+
+        def reset(self):
+            return self.last
+
+        def step(self, action):
+            self.last = 0.5 * self.last + action
+            ends = torch.zeros(3, dtype=torch.bool)
+            return Outcome(self.last.sum(-1), self.last, ends, ends, self.last)
+
+    world = Numbers() if bounded else TabularEnvironment(SOFT, 3, horizon=5)
+    policy = TanhNormalPolicy(nn.Linear(2, 4)) if bounded else CategoricalPolicy(nn.Embedding(24, 2))
+    model = OptimalTrajectories(UniformBox(2) if bounded else UniformChoice(2))
+    recording = next(iter(Rollouts(world, policy, 6)))
+    given = pyro.poutine.Trace()
+    action = {"type": "sample", "name": "action", "is_observed": False, "value": recording["action"], "infer": {}}
+    given.nodes["action"] = action
+    traces = trace_pair(model, policy, (), recording, 1, 2, given=given)
+    log_q = traces.guide.nodes["action"]["log_prob"]
+    assert log_q.shape == (6, 3)
+    torch.testing.assert_close(log_q, recording["log_prob"], atol=1e-3 if bounded else 1e-6, rtol=1e-3)
+    log_prior = torch.full((6, 3), 0.25 if bounded else 0.5).log()
+    torch.testing.assert_close(traces.model.nodes["action"]["log_prob"], log_prior)
+    torch.testing.assert_close(traces.model.nodes["optimality"]["log_prob"], recording["reward"])
+
+
+def test_the_policy_acts_as_it_is_now():
+    """Nothing is recorded ahead of need: what the policy has learned is in the next recording."""
+    network = nn.Embedding(4, 2)
+    rollouts = iter(Rollouts(TabularEnvironment(SOFT, 20), CategoricalPolicy(network), 5))
+    for action in (1, 0, 1):
+        with torch.no_grad():
+            network.weight.copy_(100.0 * torch.nn.functional.one_hot(torch.tensor(action), 2).expand(4, 2))
+        assert (next(rollouts)["action"] == action).all()
+
+
+def test_uses():
+    """A critic and a policy may learn from the same recording."""
+    rollouts = iter(Rollouts(TabularEnvironment(SOFT, 3), UniformChoice(2), 5, uses=2))
+    first, second, third = next(rollouts), next(rollouts), next(rollouts)
+    assert first is second
+    assert not torch.equal(first["action"], third["action"])
+    assert torch.equal(first["next_observation"][-1], third["observation"][0])
+
+
+@pytest.mark.parametrize("with_critic", [False, True])
+@pytest.mark.parametrize("at", [1, 3])
+def test_resume(at, with_critic):
+    """A fit that goes on from a saved state takes the same steps, to the bit, in the middle of episodes as well."""
+
+    def fit():
+        pyro.clear_param_store()
+        pyro.set_rng_seed(1)
+        world = TabularEnvironment(SOFT, 4, **({"time_limit": 4} if with_critic else {"horizon": 2}))
+        policy = CategoricalPolicy(nn.Embedding(world.num_observations, 2))
+        objective = KLControl(nn.Embedding(world.num_observations, 1) if with_critic else None)
+        rollouts = Rollouts(world, policy, 6, uses=3 if with_critic else 1)
+        optimizer = partial(torch.optim.Adam, lr=0.1)
+        model = OptimalTrajectories(UniformChoice(2))
+        return train(objective, model, policy, rollouts, optimizer, optimizer if with_critic else None, num_steps=6)
+
+    whole = fit()
+    losses = []
+    for step in whole:
+        losses.append(step.loss.item())
+        if step.index == at:
+            state = whole.state_dict()
+    resumed = fit()
+    pyro.set_rng_seed(99)
+    resumed.load_state_dict(state)
+    assert [step.loss.item() for step in resumed] == losses[at:]
+
+
+def test_what_is_refused():
+    world = TabularEnvironment(SOFT, 3)
+
+    def moves(observation):
+        with pyro.plate("environments", 3):
+            pyro.sample("move", dist.Categorical(logits=torch.zeros(2)))
+
+    with pytest.raises(ProgramError, match="draws no 'action' to act by, found move:"):
+        next(iter(Rollouts(world, moves, 2)))
+    with pytest.raises(UsageError, match="num_steps and uses must be at least 1, found 0 and 1"):
+        Rollouts(world, moves, 0)
+    with pytest.raises(UsageError, match="horizon must be at least 1"):
+        TabularEnvironment(SOFT, 3, horizon=0)
+    with pytest.raises(UsageError, match="start must be a state from 0 to 3, found 4"):
+        TabularEnvironment(SOFT, 3, start=4)
+    with pytest.raises(UsageError, match=r"start must have shape \(4,\)"):
+        TabularEnvironment(SOFT, 3, start=torch.ones(3) / 3)
+    with pytest.raises(UsageError, match=r"start\[\] is"):
+        TabularEnvironment(SOFT, 3, start=torch.ones(4))
+
+
+@pytest.mark.parametrize("column", ["reward", "next_observation"])
+def test_numbers_that_are_none(column):
+    """They never come into a recording: the error says of which environment and when."""
+
+    class Broken(TabularEnvironment):
+        def step(self, action):
+            outcome = super().step(action)
+            self.steps = getattr(self, "steps", 0) + 1
+            values = getattr(outcome, column).float()
+            values[1] = torch.nan if self.steps == 3 else values[1]
+            return outcome._replace(**{column: values})
+
+    with pytest.raises(DataError, match=f"{column} of environment 1 is not finite at step 2"):
+        next(iter(Rollouts(Broken(SOFT, 3), UniformChoice(2), 5)))
+
+
+# Mutants
+
+
+def test_mutant_flags_swapped(monkeypatch):
+    original = TabularEnvironment.step
+
+    def swapped(self, action):
+        outcome = original(self, action)
+        return outcome._replace(terminated=outcome.truncated, truncated=outcome.terminated)
+
+    monkeypatch.setattr(TabularEnvironment, "step", swapped)
+    for check in (check_horizon, check_time_limit):
+        with pytest.raises(AssertionError):
+            check()
+
+
+def test_mutant_next_observation_of_the_new_episode(monkeypatch):
+    """The value of a start would stand for that of the state which an episode was cut off in."""
+    original = TabularEnvironment.step
+
+    def mutant(self, action):
+        outcome = original(self, action)
+        return outcome._replace(next_observation=outcome.observation)
+
+    monkeypatch.setattr(TabularEnvironment, "step", mutant)
+    for check in (check_horizon, check_time_limit):
+        with pytest.raises(AssertionError):
+            check()
