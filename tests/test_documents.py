@@ -162,6 +162,14 @@ def test_the_page_on_autoregressive_models(capsys: pytest.CaptureFixture[str]) -
     assert stays == "True"
 
 
+def test_the_page_on_control(capsys: pytest.CaptureFixture[str]) -> None:
+    """The policy learned is below the best, and the best below the log-evidence, in each room."""
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/control.md").read_text(), re.S)
+    exec(compile(block, "docs/control.md", "exec"), {})
+    rooms = zip(*(map(float, line.split()) for line in capsys.readouterr().out.splitlines()), strict=True)
+    assert all(best - 0.1 < found <= best < evidence for found, best, evidence in rooms)
+
+
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5
