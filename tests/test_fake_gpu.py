@@ -40,6 +40,7 @@ from pyrogen.inference import (
     FactorVAE,
     ForwardKL,
     Interpolated,
+    KLControl,
     MaximumLikelihood,
     NaturalGradient,
     PyroELBO,
@@ -54,6 +55,11 @@ from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
 from pyrogen.models import (
+    CategoricalPolicy,
+    OptimalTrajectories,
+    TanhNormalPolicy,
+    UniformBox,
+    UniformChoice,
     char_rnn,
     classifier,
     cyclegan,
@@ -465,3 +471,23 @@ def test_the_first_batch_is_moved_to_the_programs_device():
     training = train(ELBO(), model, guide, [torch.zeros(6, 4)], torch.optim.Adam)
     with pytest.raises(HOST_READ):
         next(training)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("with_critic", [False, True])
+def test_control_stays_on_the_device(bounded, with_critic):
+    """Neither recordings nor their returns are looked at, and no prior is made on the host."""
+    flags = torch.zeros(5, 3, dtype=torch.bool, device=DEVICE)
+    action = data(5, 3, 2) if bounded else torch.zeros(5, 3, dtype=torch.long, device=DEVICE)
+    recording = {"observation": data(5, 3, 4), "next_observation": data(5, 3, 4), "reward": data(5, 3)}
+    recording |= {"action": action, "terminated": flags, "truncated": flags}
+    policy = on_device((TanhNormalPolicy if bounded else CategoricalPolicy)(MLP(4, 4 if bounded else 2, (8,))))
+    model = OptimalTrajectories(UniformBox(2) if bounded else UniformChoice(2), temperature=0.1)
+    objective = on_device(KLControl(MLP(4, 1, (8,)) if with_critic else None))
+    parameters, _ = program_parameters((model, policy), partial(objective, model, policy, **recording))
+    player = Player(parameters, partial(torch.optim.Adam, lr=0.01))
+    norm, finite = player.backward(objective(model, policy, **recording))
+    assert norm.device.type == finite.device.type == DEVICE
+    player.optimizer.step()
+    if with_critic:
+        assert objective.critic_loss(model, policy, **recording).device.type == DEVICE
