@@ -260,8 +260,7 @@ def write_table(every: list[dict[str, Any]]) -> None:
         f"than there are factors; in trials with binarised pixels it used as many, and its MIG was nearer the others'.",
         f"Of {HELD_OUT:,} held-out images; codes are posterior means, continuous factors are cut into {LEVELS} levels. "
         f"The ELBO (beta = 1) is what is reconstructed, less the KL. Mean ± standard error over seeds. Fitted on: "
-        f"{devices(rows)}; {mean_cell([row['seconds'] for row in rows], 0)} seconds of a processor each, compilers "
-        f"aside.",
+        f"{devices(rows)}.",
         table_of(rows, mean_cell),
         ratio_to_vae(rows),
         "First quartile / median / third quartile over seeds:",

@@ -113,7 +113,6 @@ COLUMNS = {
     "ais": (f"AIS, first {JUDGED}", 2),
     "gap": ("gap, simulated", 2),
     "active": ("active units", 1),
-    "seconds": ("seconds", 0),
 }
 
 

@@ -56,8 +56,8 @@ def device_name(device: str) -> str:
 
 
 def devices(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Name all devices that rows were measured on; those that do not say are of this machine."""
-    return ", ".join(sorted({row.get("device", machine()) for row in rows}))
+    """Name all devices that rows were measured on."""
+    return "; ".join(sorted({row["device"] for row in rows}))
 
 
 def versions(*distributions: str) -> dict[str, str]:

@@ -31,7 +31,7 @@ def main(steps: int) -> None:
         for _ in train(objective, model, guide, batches, partial(Adam, lr=3e-3), num_steps=steps, validate=False):
             pass
         gap = mutual_information_gap(encode(guide, [{"x": x}]).mean, levels)
-        print(f"{name}: each factor is told by one latent variable {gap:.0%} better than by the next best")
+        print(f"{name}: the best latent variable tells {gap:.0%} of a factor's entropy more than the next best")
 
 
 if __name__ == "__main__":

@@ -119,13 +119,19 @@ def translate_errors(path: str | Path, action: str) -> Iterator[None]:
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Lend a hidden name beside ``path``; what was made there moves to ``path``, or vanishes after an error."""
+def staged(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
+    """Lend a hidden name beside ``path``; what was made there moves to ``path``, or vanishes after an error.
+
+    Raises:
+        InputOutputError: where the disk refuses, or a file would take the place of a folder and all that is in it.
+    """
     stage, old = _sibling(path, "tmp"), _sibling(path, "old")
     with translate_errors(path, "write"):
         try:
-            yield stage
             replaced = path.is_dir() and not path.is_symlink()
+            if replaced and not is_folder:
+                raise InputOutputError(f"cannot write the file {path}: it is a folder. Name a file, in that folder say")
+            yield stage
             if replaced:
                 os.rename(path, old)  # no system call for everyone replaces a folder that is not empty
             os.replace(stage, path)

@@ -51,7 +51,7 @@ def write_folder(path: str | Path, tree: Any, extra: dict[str, bytes] | None, me
         files[name] = data
     listing = {name: {"bytes": len(data), "sha256": sha256(data)} for name, data in files.items()}
     files[MANIFEST] = seal("checkpoint", {"files": listing, "meta": meta})
-    with staged(Path(path)) as stage:
+    with staged(Path(path), is_folder=True) as stage:
         stage.mkdir()
         for name, data in files.items():
             write_synchronised(stage / name, data)

@@ -137,6 +137,7 @@ def trace_pair(
                 site["value"] = site["value"].view_as(site["value"])
         model_trace = poutine.trace(poutine.replay(poutine.enum(model), trace=guide_trace)).get_trace(*args, **kwargs)
         if learned is not None:
+            check_densities(model_trace)
             check_pairing(model_trace, guide_trace)
             learned(model_trace, guide_trace)
         return _scored(model_trace, guide_trace, nesting, particle_dim)
@@ -178,10 +179,10 @@ def trace_pair_from_model(
 
 
 def _scored(model_trace: Trace, guide_trace: Trace, nesting: int, particle_dim: int | None) -> Traces:
-    check_pairing(model_trace, guide_trace)
-    check_observed(model_trace)
     check_densities(model_trace)
     check_densities(guide_trace)
+    check_pairing(model_trace, guide_trace)
+    check_observed(model_trace)
     model_trace, guide_trace = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
     check_shapes(model_trace, guide_trace, nesting)
     model_trace.compute_log_prob()

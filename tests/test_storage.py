@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import pyrogen.runs
 import pyrogen.trees
 from pyrogen import files, storage
-from pyrogen.errors import CorruptCheckpointError, FormatVersionError, MissingInputError
+from pyrogen.errors import CorruptCheckpointError, FormatVersionError, InputOutputError, MissingInputError
 from pyrogen.files import sweep, write_file
 from pyrogen.storage import read_files, read_folder, seal, unseal, write_folder
 from pyrogen.trees import pack, unpack
@@ -316,3 +316,12 @@ def test_nothing_here_can_run_a_file(module: Any) -> None:
     assert not imported & {"pickle", "dill", "cloudpickle", "marshal", "shelve", "yaml", "importlib"}
     calls = {ast.unparse(n.func) for n in nodes if isinstance(n, ast.Call)}
     assert not calls & {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "np.load", "getattr"}
+
+
+def test_a_file_takes_no_folders_place(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "notes").write_text("mine")
+    with pytest.raises(InputOutputError, match="it is a folder"):
+        write_file(tmp_path / "runs", b"a page")
+    assert (tmp_path / "runs" / "notes").read_text() == "mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]

@@ -13,7 +13,7 @@ from known_answers import CONJUGATE_TRUTH
 from scipy import stats
 
 from pyrogen.analysis import to_arviz
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import DataError, ProgramError, UsageError
 from pyrogen.evaluation import predictive_checks
 from pyrogen.inferencedata import IS_TREE
 
@@ -237,3 +237,31 @@ def test_what_cannot_be_checked_is_refused() -> None:
         predictive_checks(shared, None, batches, num_replicates=0)
     with pytest.raises(ProgramError, match="'log' is not finite"):
         predictive_checks(shared, None, batches, {"log": lambda values: values.log().sum()})
+
+
+def test_shared_latents_are_told_by_a_plate():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([len(x)]).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    whole = [{"x": torch.zeros(6)}]
+    assert predictive_checks(model, None, whole, num_replicates=5)
+    with pytest.raises(ProgramError, match="lies in no plate"):
+        predictive_checks(model, None, whole * 2, num_replicates=5)
+
+
+@pytest.mark.parametrize(
+    ("batches", "statistics", "error", "message"),
+    [
+        ([], {}, DataError, "no data"),
+        ([{"z": torch.zeros(3)}], {}, DataError, "column 'x'"),
+        ([{"x": torch.zeros(3)}], {"text": lambda x: "much"}, UsageError, "found str"),
+    ],
+)
+def test_what_cannot_be_checked_is_named(batches, statistics, error, message):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    with pytest.raises(error, match=message):
+        predictive_checks(model, None, batches, statistics, num_replicates=2)

@@ -1,13 +1,22 @@
 """Reliability of forecasts against closed forms and scikit-learn; bands of ranks against what uniform ones do."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import binom, chi2
 from sklearn.calibration import calibration_curve
 
 from pyrogen.calibration_pictures import rank_band
-from pyrogen.errors import DataError, UsageError
-from pyrogen.evaluation import Forecasts, calibration_error, forecast_calibration, reliability
+from pyrogen.errors import DataError, ProgramError, UsageError
+from pyrogen.evaluation import (
+    Forecasts,
+    accuracy,
+    calibration_error,
+    forecast_calibration,
+    label_forecasts,
+    reliability,
+)
 
 
 def forecasts(count: int, sharper: float = 1.0) -> Forecasts:
@@ -81,3 +90,21 @@ def test_what_is_no_forecast_is_refused() -> None:
         reliability(torch.rand(2), torch.ones(3))
     with pytest.raises(UsageError, match="bins must be at least 1"):
         reliability(torch.rand(2), torch.ones(2), bins=0)
+
+
+def test_outcomes_are_zeros_and_ones():
+    with pytest.raises(DataError, match="no label"):
+        reliability(torch.tensor([0.5, 0.9]), torch.tensor([3.0, 1.0]))
+
+
+def test_missing_labels_are_no_forecasts():
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Categorical(logits=torch.stack([x, -x], -1)), obs=y)
+
+    x = torch.tensor([3.0, -3.0, 3.0, -3.0])
+    batch = {"x": x, "y": torch.tensor([0, 1, -1, -1])}
+    assert accuracy(model, [batch]).value == 1.0
+    assert len(label_forecasts(model, [batch]).outcome) == 2
+    with pytest.raises(ProgramError, match="categorical site 'label'"):
+        accuracy(model, [batch], site="label")

@@ -119,3 +119,17 @@ def test_what_has_no_uncertainty_of_labels_is_refused() -> None:
         label_draws(probit, guide, [{"x": torch.ones(2)}], site="label")
     with pytest.raises(ProgramError, match="categorical site 'w', found Normal"):
         label_draws(probit, guide, [{"x": torch.ones(2)}], site="w")
+
+
+def test_latents_of_a_datum_are_no_parameters():
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Categorical(logits=torch.stack([z, -z], -1)), obs=y)
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ProgramError, match="each datum's own"):
+        label_draws(model, guide, [{"x": torch.zeros(3)}], 5)

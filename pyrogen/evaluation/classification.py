@@ -48,7 +48,7 @@ def label_forecasts(model: Program, batches: Batches, site: str = "y", column: s
         latent = [name for name, node in sites.items() if is_latent(node)]
         if latent:
             raise ProgramError(f"forecasts of labels need p(y | x) itself, but site {latent[0]!r} is latent")
-        fn = sites[site]["fn"]
+        fn = sites[site]["fn"] if site in sites else None
         if not isinstance(fn, Categorical):
             raise ProgramError(f"forecasts of labels need a categorical site {site!r}, found {type(fn).__name__}")
         return _best(fn, batch[column])
@@ -57,9 +57,9 @@ def label_forecasts(model: Program, batches: Batches, site: str = "y", column: s
 
 
 def _best(fn: Categorical, labels: Tensor) -> Tensor:
-    """Return the highest probability, and whether it is the label's, shape ``(count, 2)``."""
+    """Return the highest probability, and whether it is the label's, shape ``(count, 2)``, where there is a label."""
     probability, label = fn.probs.double().max(-1)
-    return torch.stack([probability, (label == labels).double()], -1)
+    return torch.stack([probability, (label == labels).double()], -1)[labels >= 0]
 
 
 def label_calibration(

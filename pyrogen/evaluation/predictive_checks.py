@@ -7,7 +7,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import DataError, ProgramError, UsageError
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.joint_draw import JointDraw
 from pyrogen.evaluation.likelihood import over
@@ -93,6 +93,7 @@ def predictive_checks(
 
     Raises:
         ProgramError: where the model does not observe the site, or a statistic is not finite.
+        DataError: where there is no batch, or it has no such column.
         UsageError: where there is no replicate, or a statistic is no number.
 
     References:
@@ -114,6 +115,8 @@ def predictive_checks(
     if num_replicates < 1:
         raise UsageError(f"num_replicates must be at least 1, found {num_replicates}")
     batches = list(batches)
+    if not batches or any(column not in batch for batch in batches):
+        raise DataError(f"there are no data to compare replicates with: expected batches with a column {column!r}")
     observed = torch.cat([batch[column] for batch in batches]).cpu().double()
     of_data = _measured(statistics, observed)
     made = [
@@ -137,10 +140,13 @@ def predictive_checks(
 
 
 def _measured(statistics: Mapping[str, Statistic], values: Tensor) -> dict[str, Tensor]:
-    found = {name: torch.as_tensor(statistic(values)).double() for name, statistic in statistics.items()}
-    for name, value in found.items():
-        if value.dim():
-            raise UsageError(f"statistic {name!r} must be one number, found shape {tuple(value.shape)}")
+    found = {}
+    for name, statistic in statistics.items():
+        value = statistic(values)
+        if not isinstance(value, int | float | Tensor) or torch.as_tensor(value).dim():
+            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise UsageError(f"statistic {name!r} must be one number, found {shape}")
+        found[name] = torch.as_tensor(value).double()
     return found
 
 

@@ -55,7 +55,7 @@ def reliability(probability: Tensor, outcome: Tensor, bins: int = 15) -> Reliabi
         bins: how many.
 
     Raises:
-        DataError: where shapes differ, or a probability is not between 0 and 1.
+        DataError: where shapes differ, a probability is not between 0 and 1, or an outcome is neither 0 nor 1.
         UsageError: where there is no bin.
 
     References:
@@ -76,6 +76,8 @@ def reliability(probability: Tensor, outcome: Tensor, bins: int = 15) -> Reliabi
     p, o = probability.cpu().double(), outcome.cpu().double()
     if not ((p >= 0) & (p <= 1)).all():
         raise DataError(f"{int((~((p >= 0) & (p <= 1))).sum())} of {len(p)} probabilities are not between 0 and 1")
+    if not ((o == 0) | (o == 1)).all():
+        raise DataError("an outcome is 1 where what was forecast came to pass, and 0 where it did not: no label")
     place = (probability * bins).long().clamp(max=bins - 1).cpu()
     counts = torch.bincount(place, minlength=bins)
     said, came, variance = (p.new_zeros(bins).index_add_(0, place, values) for values in (p, o, p * (1 - p)))

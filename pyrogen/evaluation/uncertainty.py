@@ -59,7 +59,7 @@ def uncertainty(log_probs: Tensor) -> Uncertainty:
         >>> [round(float(part), 3) for part in uncertainty(sure)]
         [0.693, 0.0, 0.693]
     """
-    if log_probs.dim() != 3:
+    if log_probs.dim() != 3 or not len(log_probs):
         raise DataError(f"expected log-probabilities of shape (draws, data, classes), found {tuple(log_probs.shape)}")
     total = log_probs.exp().sum(-1)
     if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
@@ -104,7 +104,8 @@ def label_draws(
         Tensor of shape ``(draws, data, classes)`` on the CPU, in nats.
 
     Raises:
-        ProgramError: where the model has no such site, or it is not categorical.
+        ProgramError: where the model has no such site, it is not categorical, or a datum has latents of its own, whose
+            draws would be taken for those of parameters.
         UsageError: where there is no draw.
 
     Example:
@@ -121,7 +122,7 @@ def label_draws(
     if num_draws < 1:
         raise UsageError(f"num_draws must be at least 1, found {num_draws}")
     batches = list(batches)
-    return torch.stack([_drawn(JointDraw(model, guide, site), batches) for _ in range(num_draws)])
+    return torch.stack([_drawn(JointDraw(model, guide, site, owned=False), batches) for _ in range(num_draws)])
 
 
 def _drawn(draw: JointDraw, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
