@@ -35,7 +35,8 @@ Method = Literal["exact", "gibbs", "posterior", "latent-search"]
 NOISE = 0.3
 """The noise of a latent search, in units of half the range of bounded data, and of reals' standard deviation.
 
-Its square is the weight of the latents' norm, about 0.1, as Bora et al. have it.
+The less there is, the nearer what is made comes to the known elements, by latents that are less and less likely, and
+the further it may be from the missing ones: of a generator of digits, more than this did little for these and harmed those.
 """
 
 
@@ -49,8 +50,9 @@ class Completions(NamedTuple):
         method: how: ``exact`` draws of the conditional distribution; ``gibbs`` sweeps that approach it;
             ``posterior``, draws of the latents by a guide, weighed, likewise; or ``latent-search``, no draws.
         generated: of a latent search, all that the model makes where it has ended, shape ``(number, *event)``.
-        figures: of a latent search, root mean squared errors on the known elements.
-        beyond: of a latent search, how many data it has come less near to than a training datum is.
+        figures: of a latent search, root mean squared errors on the known elements, over the data that have some.
+        beyond: of a latent search, how many data it has come less near to than another training datum is, though it
+            went on without regard to how likely latents are.
     """
 
     x: Tensor
@@ -179,7 +181,7 @@ def completions(
     if _is_implicit(programs.model, first):
         if draws not in (None, 1):
             raise UsageError(f"a latent search has one completion of each datum, and no draws: found {draws} draws")
-        return _searched(programs.model, dataset, first, missing, starts, noise)
+        return _searched(programs.model, dataset, split, first, missing, starts, noise)
     if noise is not None:
         raise UsageError("noise is for models whose data have no density, and are searched for: leave --noise out")
     draws = 3 if draws is None else draws
@@ -205,6 +207,7 @@ def _is_implicit(model: Program, columns: Mapping[str, Tensor]) -> bool:
 def _searched(
     model: Program,
     dataset: Dataset,
+    split: str,
     columns: Mapping[str, Tensor],
     missing: Tensor,
     starts: int,
@@ -215,17 +218,24 @@ def _searched(
     found = latent_search(
         model, columns, missing, NOISE * _scale(training, dataset.spec) if noise is None else noise, num_starts=starts
     )
-    nearest = _to_nearest(training, x.cpu(), ~missing.cpu())
-    unit = f"units of the data, {len(x)} data"
-    figures = {"known_rmse": found.error, "start_rmse": found.start_error, "nearest_training_rmse": nearest}
+    known = ~missing.cpu()
+    nearest = _to_nearest(training, x.cpu(), known, are_training=split == "train")
+    of = known.flatten(1).any(1)
+    unit = f"units of the data, {int(of.sum())} data"
+    errors = {
+        "known_rmse": found.error.cpu(),
+        "start_rmse": found.start_error.cpu(),
+        "closest_rmse": found.closest_error.cpu(),
+        "nearest_training_rmse": nearest,
+    }
     return Completions(
         x.cpu(),
         missing.cpu(),
         found.completed[None].cpu(),
         "latent-search",
         found.generated.cpu(),
-        {name: mean(errors, unit) for name, errors in figures.items()},
-        int((found.error.cpu() > nearest).sum()),
+        {name: mean(values[of], unit) for name, values in errors.items()} if of.any() else {},
+        int((errors["closest_rmse"] > nearest).sum()),
     )
 
 
@@ -237,13 +247,18 @@ def _scale(training: Tensor, spec: DataSpec) -> float:
     return float(training.double().flatten(1).var(0).mean().sqrt())
 
 
-def _to_nearest(training: Tensor, x: Tensor, known: Tensor) -> Tensor:
-    """Return the root mean squared error of the training datum that is nearest on the known elements, ``(data,)``."""
+def _to_nearest(training: Tensor, x: Tensor, known: Tensor, are_training: bool = False) -> Tensor:
+    """Return the root mean squared error of the nearest training datum on the known elements, ``(data,)``.
+
+    NaN where nothing is known. Where the data are the first of the training data, each is left out of its own search.
+    """
     training, x, known = training.double().flatten(1), x.double().flatten(1), known.flatten(1)
-    errors = [
-        (training[:, of] - values[of]).square().sum(1).min() / of.sum().clamp_min(1)
-        for values, of in zip(x, known, strict=True)
-    ]
+    errors = []
+    for row, (values, of) in enumerate(zip(x, known, strict=True)):
+        squares = (training[:, of] - values[of]).square().sum(1)
+        if are_training:
+            squares[row] = torch.inf
+        errors.append(squares.min() / of.sum())
     return torch.stack(errors).sqrt()
 
 

@@ -251,16 +251,27 @@ def _said(out: Path, found: Completions, sweeps: int) -> list[str]:
         "latent-search": "by latent search: the best optimum that was found, and no draw of a posterior",
     }
     lines = [f"{out}: {len(found.completed)} x {len(found.x)} {how[found.method]}"]
+    if found.method == "latent-search":
+        lines += _said_of_search(found)
+    return lines
+
+
+def _said_of_search(found: Completions) -> list[str]:
+    """Say how near a search has come to what is known."""
+    unknown = int(found.missing.flatten(1).all(1).sum())
+    lines = [f"nothing is known of {unknown} of {len(found.x)}, of which there is no error"] if unknown else []
     if not found.figures:
         return lines
-    here, start, nearest = (f"{figure.value:.4g}" for figure in found.figures.values())
+    here, start, closest, nearest = (f"{figure.value:.4g}" for figure in found.figures.values())
     lines.append(
         f"root mean squared error on the known elements, in the units of the data: {here}; at the best of the random "
-        f"starts {start}, of the nearest training datum {nearest}"
+        f"starts {start}, the least without regard to how likely latents are {closest}, of the nearest other training "
+        f"datum {nearest}"
     )
     if found.beyond:
         lines.append(
-            f"a training datum is nearer to {found.beyond} of {len(found.x)}: the generator may be unable to make "
-            f"these, as where it has dropped a mode, and what it says of their missing part is of others then"
+            f"another training datum is nearer to {found.beyond} of {len(found.x) - unknown} than the least: the "
+            f"generator may be unable to make these, as where it has dropped a mode, and what it says of their missing "
+            f"part is of others then; more --starts may come nearer"
         )
     return lines

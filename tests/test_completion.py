@@ -122,7 +122,7 @@ def test_a_search_says_what_it_is(implicit, capsys):
     said = capsys.readouterr().out
     assert "no draw of a posterior" in said
     assert "root mean squared error on the known elements" in said
-    assert "a training datum is nearer to 2 of 2" in said
+    assert "another training datum is nearer to 2 of 2" in said
     assert (implicit / "completions.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -64,7 +65,29 @@ def test_a_linear_generator_is_ridge_regression(noise, num_steps):
     assert torch.equal(found.completed[~MISSING], X[~MISSING])
     assert torch.equal(found.completed[MISSING], found.generated[MISSING])
     squares = (ridge(noise) - X).square().masked_fill(MISSING, 0.0).sum(1)
-    torch.testing.assert_close(found.error, (squares / (~MISSING).sum(1).clamp_min(1)).sqrt(), rtol=0, atol=1e-4)
+    error = (squares / (~MISSING).sum(1)).sqrt()
+    assert error[-1].isnan()  # nothing is known of the last
+    torch.testing.assert_close(found.error, error, rtol=0, atol=1e-4, equal_nan=True)
+
+
+def test_the_closest_is_least_squares():
+    """Without the prior there is no penalty: what is left is what no latents could make, though noise is large."""
+    found = latent_search(linear, {"x": X}, MISSING, 20.0, num_starts=1, num_steps=600)
+    squares = (ridge(1e-4) - X).square().masked_fill(MISSING, 0.0).sum(1)
+    wanted = (squares / (~MISSING).sum(1)).sqrt()
+    torch.testing.assert_close(found.closest_error, wanted, rtol=0, atol=0.05, equal_nan=True)
+    assert (found.error[:-1] > found.closest_error[:-1] + 0.1).all()  # the mutant: at the mode
+
+
+def test_a_latent_that_data_do_not_need_is_no_hindrance():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pyro.sample("idle", dist.Normal(torch.zeros(()), 1.0))
+            pushed(x, z @ W.T + B)
+
+    found = latent_search(model, {"x": X}, MISSING, 2.0, num_starts=1)
+    torch.testing.assert_close(found.generated, ridge(2.0), rtol=0, atol=1e-3)
 
 
 def test_several_latents_of_other_scales_are_generalised_ridge_regression():
@@ -140,7 +163,8 @@ def test_a_mode_that_was_dropped_is_told_by_the_error():
     """None makes the fourth mode: of what lies between its neighbours, the nearest is 1 - cos(π/4) = 0.29 away."""
     missing = torch.tensor([False, False, True])
     found = latent_search(of_modes([0, 1, 2, 2, 4, 5, 6, 7]), {"x": MODES}, missing, 0.1, num_starts=64, num_steps=100)
-    assert found.error[3] > 0.999 * (1 - 0.5**0.5) / 2**0.5  # of two elements
+    for error in (found.error, found.closest_error):
+        assert error[3] > 0.999 * (1 - 0.5**0.5) / 2**0.5  # of two elements
     assert (found.error[[0, 1, 2, 4, 5, 6, 7]] < 0.05).all()
 
 
@@ -168,7 +192,7 @@ def test_no_step_leaves_the_best_start():
     x, missing = X[:1], MISSING[:1]
     found = latent_search(linear, {"x": x}, missing, 2.0, num_starts=20_000, num_steps=0)
     torch.testing.assert_close(found.generated, ridge(2.0)[:1], rtol=0, atol=0.5)
-    assert found.start_error <= found.error
+    assert found.closest_error == found.start_error <= found.error
 
 
 def test_data_are_searched_for_one_by_one(monkeypatch):
@@ -230,23 +254,66 @@ def test_the_nearest_training_datum_is_that_of_the_known_elements():
     training = torch.tensor([[0.0, 0.0, 9.0], [1.0, 3.0, 0.0]])
     x, known = torch.tensor([[0.0, 2.0, 0.0]] * 2), torch.tensor([[True, True, False], [True, False, False]])
     torch.testing.assert_close(_to_nearest(training, x, known), torch.tensor([1.0, 0.0]))
+    assert _to_nearest(training, x[:1], torch.zeros(1, 3, dtype=torch.bool)).isnan().all()
+
+
+def test_a_training_datum_is_not_its_own_neighbour():
+    training = torch.tensor([[0.0, 9.0], [1.0, 0.0], [1.0, 5.0], [4.0, 0.0]])
+    known = torch.tensor([[True, False]] * 4)
+    found = _to_nearest(training, training, known, are_training=True)
+    assert found.tolist() == [1.0, 0.0, 0.0, 3.0]  # a copy of a datum is another
+
+
+def five(model, mask="right", **more):
+    dataset = from_arrays({"x": X.float().numpy()}, name="five", validation=0.0, test=0.0)
+    return completions(Programs(model, None), dataset, "train", mask, number=5, **more)
+
+
+def nothing(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        pushed(x, 1e-5 * z[:, :1].tanh().expand(len(x), 6))
 
 
 def test_errors_of_a_data_set_are_in_its_units():
-    dataset = from_arrays({"x": X.float().numpy()}, name="five", validation=0.0, test=0.0)
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
-            pushed(x, 0 * z[:, :1] + z.new_zeros(6) + 1e-3 * z[:, :1])
-
-    found = completions(Programs(model, None), dataset, "train", "right", number=5)
-    x = dataset.eval_columns("train")["x"][:, :3]
+    """Of zeros, the error is the size of a datum; its neighbour is another of the training data."""
+    found = five(nothing)
+    x = found.x[:, :3]
+    apart = torch.cdist(x, x).fill_diagonal_(torch.inf).amin(1) / 3**0.5
+    size = x.square().mean(1).sqrt()
     assert found.method == "latent-search"
     assert found.completed.shape == (1, 5, 6)
-    assert found.figures["known_rmse"].value == pytest.approx(float(x.square().mean(1).sqrt().mean()), rel=1e-2)
-    assert found.figures["nearest_training_rmse"].value == 0.0
-    assert found.beyond == 5
+    for name in ("known_rmse", "closest_rmse"):
+        assert found.figures[name].value == pytest.approx(float(size.mean()), rel=1e-4)
+    assert found.figures["nearest_training_rmse"].value == pytest.approx(float(apart.mean()))
+    assert found.beyond == int((size > apart).sum())
+
+
+def test_a_generator_that_makes_the_data_is_not_accused_for_its_prior():
+    """Three known elements of three latents can be made, though under much noise the mode is far from them."""
+
+    def able(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            pushed(x, 3 * torch.cat([z, z], 1))
+
+    found = five(able, noise=20.0)
+    assert found.figures["known_rmse"].value > found.figures["nearest_training_rmse"].value  # the mutant
+    assert found.figures["closest_rmse"].value < 0.1 * found.figures["nearest_training_rmse"].value
+    assert found.beyond == 0
+
+
+def test_data_of_which_nothing_is_known_have_no_error(tmp_path):
+    mask = np.zeros((5, 6), dtype=bool)
+    mask[:2] = True
+    np.save(tmp_path / "mask.npy", mask)
+    found = five(nothing, str(tmp_path / "mask.npy"))
+    size = found.x[2:].square().mean(1).sqrt()
+    assert found.figures["known_rmse"].value == pytest.approx(float(size.mean()), rel=1e-4)
+    assert "3 data" in found.figures["known_rmse"].unit
+    found = five(nothing, "random:1")
+    assert not found.figures
+    assert found.beyond == 0
 
 
 # What cannot be searched

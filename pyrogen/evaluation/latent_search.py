@@ -1,6 +1,6 @@
 """What is missing of data, as an implicit model makes it where it comes nearest to what is known of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
@@ -35,14 +35,16 @@ class LatentSearch(NamedTuple):
         completed: the data, with what the model makes where elements are missing, shape ``(data, *event)``.
         generated: :math:`f(z^*)`, all that the model makes there, same shape.
         error: root mean squared error of :math:`f(z^*)` on the known elements, in the units of the data, shape
-            ``(data,)``; zero where nothing is known.
+            ``(data,)``; NaN where nothing is known.
         start_error: the smallest such error of the random starts, before any step, same shape.
+        closest_error: the smallest such error that the search has come by, however unlikely the latents, same shape.
     """
 
     completed: Tensor
     generated: Tensor
     error: Tensor
     start_error: Tensor
+    closest_error: Tensor
 
 
 def latent_search(
@@ -68,9 +70,12 @@ def latent_search(
     without, and their density is that of themselves.
 
     It is an optimum, and no draw: one completion, which says nothing of others that were as good, and which may be a
-    local optimum. Adam goes from several draws of the prior, and the best of all that it came by is kept. Where
-    ``error`` stays large, the model cannot make the datum, as where it has dropped a mode: what it says of the missing
-    part is of another datum then.
+    local optimum. Adam goes from several draws of the prior, and the best of all that it came by is kept.
+
+    ``error`` is large where :math:`\sigma` is, since latents that are likely are then preferred to those that fit: it
+    does not tell whether the model can make the datum. For that, a third as many steps follow without
+    :math:`\log p(z)`, from where the first have ended. Where ``closest_error`` is large as well, the model may be
+    unable to make the datum, as where it has dropped a mode: what it says of the missing part is of another datum then.
 
     The model runs in ``eval`` mode.
 
@@ -81,7 +86,7 @@ def latent_search(
         missing: which elements are, bool, in the shape of ``x`` or one that expands to it.
         noise: :math:`\sigma`, in the units of the data: the smaller, the less likely latents may be.
         num_starts: draws of the prior for each datum to start from.
-        num_steps: of Adam, from each.
+        num_steps: of Adam, from each, before those for ``closest_error``.
         learning_rate: of Adam.
         site: at which the model observes ``x``.
 
@@ -120,8 +125,8 @@ def latent_search(
             part = {name: values[begin : begin + rows] for name, values in columns.items()}
             search = _Search(model, part, missing[begin : begin + rows], noise, num_starts, site)
             found.append(search.run(num_steps, learning_rate))
-    generated, error, start_error = (torch.cat(values) for values in zip(*found, strict=True))
-    return LatentSearch(torch.where(missing, generated, x.to(generated.dtype)), generated, error, start_error)
+    generated, *errors = (torch.cat(values) for values in zip(*found, strict=True))
+    return LatentSearch(torch.where(missing, generated, x.to(generated.dtype)), generated, *errors)
 
 
 def _checked(x: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,22 +176,19 @@ class _Search:
         self._check_rows(trace.nodes[site]["fn"].batch_shape)
         self._check_moves()
 
-    def run(self, num_steps: int, learning_rate: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Move the latents, and return what is made of the best, its errors and the least of the starts."""
+    def run(self, num_steps: int, learning_rate: float) -> tuple[Tensor, ...]:
+        """Move the latents, and return what is made of the best, its errors, those of the starts and the least."""
         state = {name: place.clone().requires_grad_() for name, place in self.start.items()}
-        optimizer = torch.optim.Adam(state.values(), lr=learning_rate)
-        with torch.enable_grad():
-            best, slopes, generated = self._descent(state)
-        start_error = self._error(generated).unflatten(0, (self.num_starts, -1)).amin(0)
-        for _ in range(num_steps):
-            for place, slope in zip(state.values(), slopes, strict=True):
-                place.grad = slope
-            optimizer.step()
-            with torch.enable_grad():
-                loss, slopes, made = self._descent(state)
+        steps = self._steps(state, num_steps, learning_rate)
+        best, generated = next(steps)
+        start_error = closest = self._error(generated)
+        for loss, made in steps:
             better = loss < best
             best = torch.where(better, loss, best)
             generated = torch.where(better.reshape(-1, *[1] * (made.dim() - 1)), made, generated)
+            closest = torch.fmin(closest, self._error(made))
+        for _, made in self._steps(state, num_steps // 3, learning_rate, has_prior=False):
+            closest = torch.fmin(closest, self._error(made))
         if not best.isfinite().all():
             raise ProgramError(
                 f"what the model makes at site {self.site!r}, or the density of its latents, is not finite where the "
@@ -194,26 +196,47 @@ class _Search:
             )
         count = len(best) // self.num_starts
         rows = torch.arange(count, device=best.device) + count * best.reshape(-1, count).argmin(0)
-        return generated[rows], self._error(generated)[rows], start_error
+        least = (error.reshape(-1, count).amin(0) for error in (start_error, closest))
+        return generated[rows], self._error(generated)[rows], *least
 
-    def _descent(self, state: Columns) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _steps(
+        self, state: Columns, num_steps: int, learning_rate: float, has_prior: bool = True
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Move the latents by Adam, and yield the loss of each row and what is made, at first and after each step."""
+        optimizer = torch.optim.Adam(state.values(), lr=learning_rate)
+        loss, slopes, made = self._descent(state, has_prior)
+        yield loss, made
+        for _ in range(num_steps):
+            for place, slope in zip(state.values(), slopes, strict=True):
+                place.grad = slope
+            optimizer.step()
+            loss, slopes, made = self._descent(state, has_prior)
+            yield loss, made
+
+    @torch.enable_grad()
+    def _descent(self, state: Columns, has_prior: bool) -> tuple[Tensor, list[Tensor], Tensor]:
         """Return the loss of each row, shape ``(rows,)``, its slope in each latent, and what is made there."""
         trace = self._trace(state)
         made = trace.nodes[self.site]["value"].reshape(self.x.shape)
+        loss = (made - self.x).square().masked_fill(~self.known, 0.0).flatten(1).sum(1) / (2 * self.noise**2)
+        if has_prior:
+            loss = loss - self._log_prior(trace)
+        slopes = torch.autograd.grad(loss.sum(), list(state.values()), allow_unused=True, materialize_grads=True)
+        return loss.detach(), list(slopes), made.detach()
+
+    def _log_prior(self, trace: Trace) -> Tensor:
+        """Return the log-density of all but the data, shape ``(rows,)``."""
         terms = [
             Term(node["cond_indep_stack"], scale_and_mask(node["fn"].log_prob(node["value"]), mask=node["mask"]))
             for node in sample_sites(prune_subsample_sites(trace))
             if node["name"] != self.site
         ]
-        squares = (made - self.x).square().masked_fill(~self.known, 0.0).flatten(1).sum(1)
-        loss = squares / (2 * self.noise**2) - per_datum(terms, None, self.shared)[0]
-        slopes = torch.autograd.grad(loss.sum(), list(state.values()))
-        return loss.detach(), list(slopes), made.detach()
+        return per_datum(terms, None, self.shared)[0]
 
     def _error(self, made: Tensor) -> Tensor:
-        """Return the root mean squared error of known elements, shape ``(rows,)``."""
+        """Return the root mean squared error of known elements, shape ``(rows,)``, NaN where there are none."""
         squares = (made - self.x).square().masked_fill(~self.known, 0.0).flatten(1).sum(1)
-        return (squares / self.known.flatten(1).sum(1).clamp_min(1)).sqrt()
+        return (squares / self.known.flatten(1).sum(1)).sqrt()
 
     def _trace(self, state: Columns) -> Trace:
         return poutine.trace(_Placed(self.site, state)(self.model)).get_trace(**self.columns)
