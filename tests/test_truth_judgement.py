@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit
+from scipy.special import expit, logit
 from scipy.stats import binom, binomtest, norm
 
 from pyrogen.errors import DataError, UsageError
@@ -14,10 +14,23 @@ from pyrogen.evaluation import exchange_test, wilson_interval, win_rate
 PAIRS = 50
 
 
-def panel(rng: np.random.Generator, judges: int, taste: float, quality: float, mean: float = 0.0) -> torch.Tensor:
-    """Let judges with tastes of their own see the same pairs: a logistic model with normal effects of both."""
-    logit = mean + taste * rng.normal(size=(judges, 1)) + quality * rng.normal(size=(1, PAIRS))
-    return torch.from_numpy((rng.random((judges, PAIRS)) < expit(logit)).astype(float))
+def panel(
+    rng: np.random.Generator, judges: int, taste: float, quality: float, mean: float = 0.0, ties: float = 0.0
+) -> torch.Tensor:
+    """Let judges with tastes of their own see the same pairs: a logistic model with normal effects of both.
+
+    What is within ``ties`` of zero is a tie.
+    """
+    seen = mean + taste * rng.normal(size=(judges, 1)) + quality * rng.normal(size=(1, PAIRS))
+    seen = seen - logit(rng.random((judges, PAIRS)))
+    return torch.from_numpy(np.where(abs(seen) < ties, 0.5, seen > 0))
+
+
+def true_rate(taste: float, quality: float, mean: float, ties: float) -> float:
+    """Integrate over the sum of both effects, which is normal."""
+    effects, weights = np.polynomial.hermite_e.hermegauss(60)
+    place = mean + (taste**2 + quality**2) ** 0.5 * effects
+    return float((expit(place - ties) + expit(place + ties)) @ weights / (2 * weights.sum()))
 
 
 @pytest.mark.parametrize(("wins", "count"), [(0, 8), (1, 20), (14, 20), (25, 50), (33, 50), (99, 100), (7, 7)])
@@ -37,8 +50,47 @@ def test_ties_count_half_and_are_left_out_of_the_test():
     assert found[:3] == (13, 4, 8)
     assert found.rate.value == 17 / 25
     assert found.p_value == pytest.approx(binomtest(13, 17).pvalue, rel=1e-12)
-    assert found.interval == pytest.approx(wilson_interval(17 / 25, 25))
+    assert found.interval == pytest.approx(wilson_interval(17 / 25, 25, ties=8 / 25))
     assert win_rate(torch.full((1, 9), 0.5)).p_value == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "ties"), [(0.54, 250, 0.92), (0.5, 9, 1.0), (0.6, 30, 0.3), (0.975, 20, 0.05)]
+)
+def test_the_ends_are_where_the_score_is_the_quantile(rate, count, ties):
+    """(p - x)² = q² (x (1 - x) - τ / 4) / n, with τ of the judgements and q² coins together."""
+    share = ties * count / (count + 1.96**2)
+    for end in wilson_interval(rate, count, 1.96, ties):
+        assert (rate - end) ** 2 == pytest.approx(1.96**2 * (end * (1 - end) - share / 4) / count, abs=1e-12)
+
+
+def test_ties_are_no_coins():
+    """Twenty wins, no loss and 230 ties: the interval agrees with the error and the p-value of its row."""
+    y = torch.full((5, 50), 0.5)
+    y.view(-1)[torch.arange(20) * 12] = 1.0
+    found = win_rate(y)
+    low, high = found.interval
+    assert found[:3] == (20, 0, 230)
+    assert found.p_value < 1e-4
+    assert low > 0.5
+    assert high - low < 3 * 2 * 1.96 * found.rate.stderr
+    coins = wilson_interval(0.54, 250)
+    assert coins[0] < 0.5  # the mutant
+    alone = win_rate(torch.full((1, 50), 0.5)).interval  # at most 3.7 of 50 are no ties
+    assert alone == pytest.approx((0.5 - 0.036, 0.5 + 0.036), abs=1e-3)
+
+
+@pytest.mark.parametrize("ties", [0.3, 0.8, 0.95])
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.0])
+def test_coverage_of_one_judge_with_ties(ties, share):
+    """Over all numbers of ties and of wins among the others."""
+    rate, covered = ties / 2 + (1 - ties) * share, 0.0
+    for tied in range(PAIRS + 1):
+        wins = np.arange(PAIRS - tied + 1)
+        ends = [wilson_interval((w + tied / 2) / PAIRS, PAIRS, ties=tied / PAIRS) for w in wins]
+        inside = [low <= rate <= high for low, high in ends]
+        covered += binom.pmf(tied, PAIRS, ties) * binom.pmf(wins, PAIRS - tied, share)[inside].sum()
+    assert covered > 0.94
 
 
 @pytest.mark.parametrize("margins", [[3, -1, 0, 2, 1, -2, 3, 3], [1, 2, 3, 4, 5], [-4, 0], [0, 0, 0], [2, 2, 2, -1]])
@@ -99,6 +151,25 @@ def test_several_judges_coverage(judges, taste, quality):
         assert width < 1.2 * 2 * norm.ppf(0.975) * values.std()
 
 
+AWAY = [(2, 0.5, 1.5, 1.0, 0.0), (5, 1.0, 1.0, 1.0, 0.0), (5, 0.0, 1.5, 2.0, 0.0), (10, 0.5, 1.5, -1.0, 0.0)]
+TIED = [(2, 0.5, 1.5, 0.0, 2.0), (5, 1.0, 1.0, 0.0, 3.0), (5, 1.0, 1.0, 1.0, 3.0), (10, 0.5, 1.5, 1.0, 4.0)]
+
+
+@pytest.mark.parametrize(("judges", "taste", "quality", "mean", "ties"), AWAY + TIED)
+def test_several_judges_coverage_away_from_half_and_with_ties(judges, taste, quality, mean, ties):
+    rng = np.random.default_rng(judges)
+    count = 300
+    truth = true_rate(taste, quality, mean, ties)
+    found = [win_rate(panel(rng, judges, taste, quality, mean, ties)) for _ in range(count)]
+    covered = np.mean([one.interval[0] <= truth <= one.interval[1] for one in found])
+    assert covered > 0.94 - 2 * (0.94 * 0.06 / count) ** 0.5
+    values = np.array([one.rate.value for one in found])
+    assert abs(values.mean() - truth) < 4.5 * values.std() / count**0.5
+    if ties and judges == 10:
+        width = np.mean([high - low for low, high in (one.interval for one in found)])
+        assert width < 1.3 * 2 * norm.ppf(0.975) * values.std()
+
+
 @pytest.mark.parametrize(("judges", "taste", "quality"), [(2, 0.5, 0.0), (3, 1.0, 0.0)])
 def test_mutant_bootstrap_of_few_judges(judges, taste, quality):
     """Resampling two or three judges covers far less than it says, which is why it is not what is done."""
@@ -142,8 +213,8 @@ def test_the_size_of_the_test():
     count, below, pooled = 600, 0, 0
     for _ in range(count):
         looks, is_left = rng.normal(size=PAIRS), rng.random(PAIRS) < 0.5
-        logit = 3 * looks + 1.5 * np.where(is_left, 1, -1)
-        y = (rng.random((4, PAIRS)) < expit(logit)).astype(float)
+        place = 3 * looks + 1.5 * np.where(is_left, 1, -1)
+        y = (rng.random((4, PAIRS)) < expit(place)).astype(float)
         below += win_rate(torch.from_numpy(y)).p_value < 0.05
         pooled += binomtest(int(y.sum()), y.size).pvalue < 0.05
     error = (0.05 * 0.95 / count) ** 0.5

@@ -46,10 +46,10 @@ def win_rate(outcomes: Tensor, level: float = 0.95) -> WinRate:
 
     .. math:: V = \frac{\hat\sigma_J^2}{J} + \frac{\hat\sigma_P^2}{P} + \frac{\hat\sigma_E^2}{J P}
 
-    with the components of a two-way analysis of variance, none below zero. The interval is Wilson's for as many
-    judgements as would have this variance if each were a coin's, :math:`\bar y (1 - \bar y) / V`, and no more than
-    there are, with Student's quantile at Satterthwaite's degrees of freedom; of one judge, of all of them, with the
-    normal quantile.
+    with the components of a two-way analysis of variance, none below zero. The interval is Wilson's, with the share of
+    ties :math:`\tau`, for as many judgements as would have this variance if they were independent,
+    :math:`(\bar y (1 - \bar y) - \tau / 4) / V`, and no more than there are, with Student's quantile at Satterthwaite's
+    degrees of freedom; of one judge, of all of them, with the normal quantile.
 
     Args:
         outcomes: 1 where the first was preferred, 0 where the second was, 1/2 for neither; shape ``(judges, pairs)``.
@@ -74,7 +74,7 @@ def win_rate(outcomes: Tensor, level: float = 0.95) -> WinRate:
         >>> found.wins, found.losses, found.ties, found.rate.value
         (14, 4, 2, 0.75)
         >>> [round(end, 3) for end in found.interval], round(found.p_value, 3)
-        ([0.531, 0.888], 0.031)
+        ([0.541, 0.878], 0.031)
     """
     y = torch.as_tensor(outcomes).detach().cpu().double()
     if y.dim() != 2 or len(y) < 1 or y.shape[1] < 2 or not torch.isin(y, torch.tensor([0.0, 0.5, 1.0]).to(y)).all():
@@ -86,12 +86,13 @@ def win_rate(outcomes: Tensor, level: float = 0.95) -> WinRate:
         raise UsageError(f"the level of an interval must be between 0 and 1, found {level}")
     rate, count, freedom = (_of_one if len(y) == 1 else _of_several)(y)
     quantile = float(t.ppf((1 + level) / 2, freedom))
+    ties = int((y == 0.5).sum())
     return WinRate(
         int((y == 1).sum()),
         int((y == 0).sum()),
-        int((y == 0.5).sum()),
+        ties,
         rate,
-        wilson_interval(rate.value, count, quantile),
+        wilson_interval(rate.value, count, quantile, ties / y.numel()),
         exchange_test((2 * y - 1).sum(0)),
     )
 
@@ -102,7 +103,7 @@ def _of_one(y: Tensor) -> tuple[Estimate, float, float]:
 
 
 def _of_several(y: Tensor) -> tuple[Estimate, float, float]:
-    """Return judges' rate, how many coins have its variance, and the degrees of freedom of that."""
+    """Return judges' rate, how many independent judgements have its variance, and the degrees of freedom of that."""
     judges, pairs = y.shape
     value = float(y.mean())
     of_judges, of_pairs = y.mean(1), y.mean(0)
@@ -114,19 +115,29 @@ def _of_several(y: Tensor) -> tuple[Estimate, float, float]:
     if not variance:  # all said the same of all pairs, which are as many as are surely independent
         return Estimate(value, 0.0, UNIT), pairs, inf
     squares = by_judge**2 / (judges - 1) + by_pair**2 / (pairs - 1) + rest**2 / ((judges - 1) * (pairs - 1))
-    count = min(value * (1 - value) / variance, judges * pairs)
+    count = min(float(y.var(correction=0)) / variance, judges * pairs)
     return Estimate(value, variance**0.5, UNIT), count, max(1.0, variance**2 / squares)
 
 
-def wilson_interval(rate: float, count: float, quantile: float = 1.959963984540054) -> tuple[float, float]:
-    r"""Return the rates at which as many coins would not be further than some standard deviations from what was found.
+def wilson_interval(
+    rate: float, count: float, quantile: float = 1.959963984540054, ties: float = 0.0
+) -> tuple[float, float]:
+    r"""Return the rates at which as many judgements would not be further from what was found than some deviations.
 
-    .. math:: \frac{p + \frac{q^2}{2 n} \pm q \sqrt{\frac{p (1 - p)}{n} + \frac{q^2}{4 n^2}}}{1 + \frac{q^2}{n}}
+    .. math::
+        \frac{p + \frac{q^2}{2 n} \pm q \sqrt{\frac{p (1 - p) - \tau / 4}{n} + (1 - \tau) \frac{q^2}{4 n^2}}}
+            {1 + \frac{q^2}{n}}
+
+    are the solutions :math:`\pi` of :math:`(p - \pi)^2 = q^2 (\pi (1 - \pi) - \tau / 4) / n`, where a judgement is a
+    half with probability :math:`\tau`, and else one or zero. Without ties it is Wilson's interval. The formula adds
+    :math:`q^2` coins, none of them a tie, and so :math:`\tau` is the share of ties times :math:`n / (n + q^2)`: where
+    all were ties, others need not be.
 
     Args:
-        rate: :math:`p`, a share.
+        rate: :math:`p`, a share of wins, with half of the ties.
         count: :math:`n`, of how many; need not be whole.
         quantile: :math:`q`, standard deviations; by default those of 95%.
+        ties: the share of ties.
 
     References:
         Probable Inference, the Law of Succession, and Statistical Inference (Wilson, 1927),
@@ -135,9 +146,12 @@ def wilson_interval(rate: float, count: float, quantile: float = 1.9599639845400
     Example:
         >>> [round(end, 4) for end in wilson_interval(0.5, 50)]
         [0.3664, 0.6336]
+        >>> [round(end, 4) for end in wilson_interval(0.5, 50, ties=0.8)]
+        [0.4323, 0.5677]
     """
     shrunk = quantile**2 / count
-    half = quantile * (rate * (1 - rate) / count + shrunk / (4 * count)) ** 0.5
+    ties = ties / (1 + shrunk)
+    half = quantile * ((rate * (1 - rate) - ties / 4) / count + (1 - ties) * shrunk / (4 * count)) ** 0.5
     return max(0.0, (rate + shrunk / 2 - half) / (1 + shrunk)), min(1.0, (rate + shrunk / 2 + half) / (1 + shrunk))
 
 
