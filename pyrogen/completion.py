@@ -36,8 +36,13 @@ NOISE = 0.3
 """The noise of a latent search, in units of half the range of bounded data, and of reals' standard deviation.
 
 The less there is, the nearer what is made comes to the known elements, by latents that are less and less likely, and
-the further it may be from the missing ones: of a generator of digits, more than this did little for these and harmed those.
+the further it may be from the missing ones: of a generator of digits, more than this did little for these and harmed
+those.
 """
+
+
+SWEEPS = 5
+"""Gibbs sweeps, or rounds after the first, where no other number is asked for."""
 
 
 class Completions(NamedTuple):
@@ -50,7 +55,10 @@ class Completions(NamedTuple):
         method: how: ``exact`` draws of the conditional distribution; ``gibbs`` sweeps that approach it;
             ``posterior``, draws of the latents by a guide, weighed, likewise; or ``latent-search``, no draws.
         generated: of a latent search, all that the model makes where it has ended, shape ``(number, *event)``.
-        figures: of a latent search, root mean squared errors on the known elements, over the data that have some.
+        figures: of a latent search, root mean squared errors on the known elements, over the data that have some; of
+            draws by a guide, how many equal weights its particles are worth.
+        rounds: sweeps of ``gibbs``, and rounds of ``posterior``, that were run.
+        few: of draws by a guide, for how many data these weights are less than ten for each draw.
         beyond: of a latent search, how many data it has come less near to than another training datum is, though it
             went on without regard to how likely latents are.
     """
@@ -62,6 +70,8 @@ class Completions(NamedTuple):
     generated: Tensor | None = None
     figures: Mapping[str, Estimate] = MappingProxyType({})
     beyond: int = 0
+    rounds: int = 0
+    few: int = 0
 
     def arrays(self) -> dict[str, Tensor]:
         """Name the arrays, as a file holds them."""
@@ -135,9 +145,9 @@ def completions(
     mask: str,
     number: int = 8,
     draws: int | None = None,
-    sweeps: int = 5,
+    sweeps: int | None = None,
     seed: int = 0,
-    starts: int = 16,
+    starts: int | None = None,
     noise: float | None = None,
 ) -> Completions:
     """Complete the first data of a split.
@@ -151,13 +161,15 @@ def completions(
         mask: what is missing; see :func:`mask_of`.
         number: of data.
         draws: for each of them; 3 if not given, and 1 of implicit data, which have no more.
-        sweeps: see :func:`pyrogen.evaluation.complete`; of a guide, rounds after the first.
+        sweeps: see :func:`pyrogen.evaluation.complete`; of a guide that was trained on complete data, rounds after the
+            first; 5 if not given.
         seed: of the mask.
-        starts: of a latent search.
+        starts: of a latent search; 16 if not given.
         noise: of a latent search, in the units of the data; :data:`NOISE` of their scale if not given.
 
     Raises:
-        UsageError: where the model has no conditional distributions of parts of its data, with the reason.
+        UsageError: where the model has no conditional distributions of parts of its data, with the reason; or for an
+            argument that is of another way to complete them.
     """
     if isinstance(dataset, Unpaired):
         raise UsageError("a translation between two domains has no data of which a part could be missing")
@@ -181,20 +193,27 @@ def completions(
     if _is_implicit(programs.model, first):
         if draws not in (None, 1):
             raise UsageError(f"a latent search has one completion of each datum, and no draws: found {draws} draws")
-        return _searched(programs.model, dataset, split, first, missing, starts, noise)
-    if noise is not None:
-        raise UsageError("noise is for models whose data have no density, and are searched for: leave --noise out")
+        if sweeps is not None:
+            raise UsageError("a latent search has no sweeps, but steps from --starts: leave --sweeps out")
+        return _searched(programs.model, dataset, split, first, missing, 16 if starts is None else starts, noise)
+    for name, given in (("noise", noise), ("starts", starts)):
+        if given is not None:
+            raise UsageError(
+                f"{name} is for models whose data have no density, and are searched for: leave --{name} out"
+            )
     draws = 3 if draws is None else draws
     if names == ["x"] and _has_posterior(programs, first):
         return _imputed(programs, first["x"], missing, draws, sweeps)
     first, missing = {name: torch.cat([values] * draws) for name, values in first.items()}, torch.cat([missing] * draws)
     with evaluating(*programs):
         d = _distribution(programs, first)
+        sweeps = SWEEPS if sweeps is None else sweeps
         completed = complete(d, first["x"], missing, sweeps)
         is_exact = d.given(first["x"], ~missing).is_exact
     x, missing = first["x"][:number], missing[:number]
     method: Method = "exact" if is_exact else "gibbs"
-    return Completions(x.cpu(), missing.cpu(), completed.unflatten(0, (draws, number)).cpu(), method)
+    completed = completed.unflatten(0, (draws, number)).cpu()
+    return Completions(x.cpu(), missing.cpu(), completed, method, rounds=0 if is_exact else sweeps)
 
 
 def _is_implicit(model: Program, columns: Mapping[str, Tensor]) -> bool:
@@ -276,19 +295,27 @@ def _has_posterior(programs: Programs, columns: dict[str, Tensor]) -> bool:
         return not lacks_density(guide, filled) and not shared_latents(model, guide, **filled).nodes
 
 
-def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps: int) -> Completions:
+def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps: int | None) -> Completions:
     """Draw latents given what is known, and the rest given these."""
     model, guide = programs
     assert guide is not None
     incomplete = x.masked_fill(missing, torch.nan)
-    if isinstance(model, Incomplete):
-        found = impute(model, guide, incomplete, PARTICLES, draws)
-    else:
-        with evaluating(*programs):
-            found = impute(
-                Incomplete(model), partial(_zero_filled, guide), incomplete, PARTICLES, draws, rounds=1 + sweeps
-            )
-    return Completions(x.cpu(), missing.cpu(), found.draws.cpu(), "posterior")
+    rounds = 1
+    if not isinstance(model, Incomplete):
+        rounds += SWEEPS if sweeps is None else sweeps
+        model, guide = Incomplete(model), partial(_zero_filled, guide)
+    elif sweeps is not None:
+        raise UsageError("a guide that reads incomplete data is right in one round: leave --sweeps out")
+    with evaluating(*programs):
+        found = impute(model, guide, incomplete, PARTICLES, draws, rounds=rounds)
+    worth = found.effective_particles.cpu()
+    unit = f"equal weights of {PARTICLES:,}"
+    figures = {
+        "effective_particles": mean(worth, unit, PARTICLES),
+        "effective_particles_min": Estimate(float(worth.min()), None, unit, PARTICLES),
+    }
+    few = int((worth < 10 * draws).sum())
+    return Completions(x.cpu(), missing.cpu(), found.draws.cpu(), "posterior", figures=figures, rounds=rounds, few=few)
 
 
 def _zero_filled(guide: Program, x: Tensor) -> Any:

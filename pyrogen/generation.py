@@ -196,8 +196,12 @@ def complete(arguments: Sequence[str]) -> Result:
     parser.add_argument(
         "--draws", type=int, default=None, help="how often each is completed (default: 3; of implicit models, once)"
     )
-    parser.add_argument("--sweeps", type=int, default=5, help="Gibbs sweeps, where known elements follow missing ones")
-    parser.add_argument("--starts", type=int, default=16, help="of implicit models: where the search begins")
+    parser.add_argument(
+        "--sweeps", type=int, default=None, help="Gibbs sweeps, or rounds of a guide after the first (default: 5)"
+    )
+    parser.add_argument(
+        "--starts", type=int, default=None, help="of implicit models: from how many the search begins (default: 16)"
+    )
     parser.add_argument(
         "--noise",
         type=float,
@@ -238,21 +242,38 @@ def complete(arguments: Sequence[str]) -> Result:
     }
     if found.figures:
         values["metrics"] = {name: figure.to_json() for name, figure in found.figures.items()}
+    if found.method == "latent-search":
         values["beyond_nearest_training"] = found.beyond
-    return Result(values, _said(out, found, options["sweeps"]), options["json"])
+    return Result(values, _said(out, found), options["json"])
 
 
-def _said(out: Path, found: Completions, sweeps: int) -> list[str]:
+def _said(out: Path, found: Completions) -> list[str]:
     """Say how data were completed, and, where that was by a search, how near it has come."""
     how = {
         "exact": "draws given the rest",
-        "gibbs": f"draws near those given the rest, {sweeps} sweeps",
-        "posterior": f"draws near those given the rest, of latents by the guide, weighed, {1 + sweeps} rounds",
+        "gibbs": f"draws near those given the rest, {found.rounds} sweeps",
+        "posterior": f"draws near those given the rest, of latents by the guide, weighed, {found.rounds} "
+        f"round{'s' * (found.rounds > 1)}",
         "latent-search": "by latent search: the best optimum that was found, and no draw of a posterior",
     }
     lines = [f"{out}: {len(found.completed)} x {len(found.x)} {how[found.method]}"]
     if found.method == "latent-search":
         lines += _said_of_search(found)
+    if found.method == "posterior":
+        lines += _said_of_weights(found)
+    return lines
+
+
+def _said_of_weights(found: Completions) -> list[str]:
+    """Say how many particles draws were taken of, as it were."""
+    average, least = found.figures.values()
+    lines = [f"weights are worth {average.value:.1f} {average.unit} on average, {least.value:.1f} at least"]
+    if found.few:
+        lines.append(
+            f"they are worth less than 10 for each draw of {found.few} of {len(found.x)}: draws of these are alike, "
+            f"and near what the guide says; fewer --draws or more --sweeps may do, or a guide that is nearer to the "
+            f"posterior"
+        )
     return lines
 
 

@@ -131,10 +131,21 @@ def test_options_of_another_way_are_refused(run, implicit, capsys):
         (implicit, ["--draws", "3"], "has one completion of each datum"),
         (implicit, ["--noise", "0"], "must be positive"),
         (implicit, ["--starts", "0"], "starts must be at least 1"),
+        (implicit, ["--sweeps", "5"], "leave --sweeps out"),
         (run, ["--noise", "1"], "leave --noise out"),
+        (run, ["--starts", "16"], "leave --starts out"),
     ):
         assert main(["complete", str(of), *words]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_where_nothing_is_known_there_is_no_error(implicit, capsys):
+    """And not one of zero."""
+    said = complete(implicit, "--mask", "random:1", "-n", "2", "--starts", "2", capsys=capsys)
+    assert "metrics" not in said
+    assert said["beyond_nearest_training"] == 0
+    assert main(["complete", str(implicit), "--mask", "random:1", "-n", "2", "--starts", "2"]) == 0
+    assert "nothing is known of 2 of 2" in capsys.readouterr().out
 
 
 def test_reals_are_searched_for_in_their_own_scale(tmp_path, capsys):
@@ -154,7 +165,9 @@ def test_a_vae_completes_by_its_posterior(tmp_path, capsys):
     words = ("--mask", "top", "-n", "3", "--draws", "2", "--sweeps", "1", "--out", str(tmp_path / "found.npz"))
     said = complete(out, *words, capsys=capsys)
     out = str(tmp_path / "found.npz")
+    figures = said.pop("metrics")
     assert said == {"out": out, "method": "posterior", "exact": False, "shape": [2, 3, 1, 8, 8]}
+    assert 1 <= figures["effective_particles_min"]["value"] <= figures["effective_particles"]["value"] <= 5000
     with np.load(tmp_path / "found.npz") as found:
         x, missing, completed = (found[name] for name in ("x", "missing", "completed"))
     assert (completed == x)[:, ~missing].all()
@@ -193,6 +206,13 @@ def test_a_table_with_missing_values_from_the_command_line(with_miwae, tmp_path,
         assert (found["missing"][:, 1] == np.isnan(found["x"][:, 1])).all()
         known = ~found["missing"]
         assert (found["completed"][:, known] == found["x"][known]).all()
+    assert main(["complete", str(out), "--mask", "left", "--sweeps", "5"]) == 2
+    assert "leave --sweeps out" in capsys.readouterr().err
+    assert main(["complete", str(out), "--mask", "left", "-n", "6", "--draws", "600"]) == 0
+    said = capsys.readouterr().out
+    assert "weighed, 1 round\n" in said
+    assert "equal weights of 5,000 on average" in said
+    assert "less than 10 for each draw of 6 of 6" in said
     complete(out, "-n", "6", "--mask", "missing", "--split", "train", capsys=capsys)
     with np.load(out / "completions.npz") as found:
         assert (found["missing"] == np.isnan(found["x"])).all()
