@@ -81,7 +81,7 @@ def write_judging(
 
     The page needs no network and names no run. Whose draw is left is a coin's choice, pair by pair, so that a judge who
     prefers a side prefers no run, and the test of the answers is exact. Models that draw data given labels are set
-    against each other label by label.
+    against each other label by label, and against held-out data of the same label.
 
     Args:
         paths: two run directories on data of one kind: images, sounds or text; or one, where ``how.data``.
@@ -103,9 +103,12 @@ def write_judging(
     programs = [load(contender.run, device=how.device) for contender in contenders]
     dataset = contenders[0].recipe.dataset_of(contenders[0].run.manifest) if how.data else None
     pyro.set_rng_seed(how.seed)  # after programs were built, which is by their own seeds
-    drawn = [_draws(*of, how) for of in zip(contenders, programs, strict=True)]
-    if dataset is not None:
-        drawn.append(_held_out(dataset, how, drawn[0].shape[-1]))
+    held_out = {} if dataset is None or isinstance(dataset, Text) else _held_out(dataset, how)
+    drawn = [_draws(*of, how, held_out.get("y")) for of in zip(contenders, programs, strict=True)]
+    if isinstance(dataset, Text):
+        drawn.append(_passages(dataset, how, drawn[0].shape[-1]))
+    elif dataset is not None:
+        drawn.append(held_out["x"])
     names = [contender.path for contender in contenders] + [f"{how.split} data"] * how.data
     for name, x in zip(names, drawn, strict=True):
         if not x.isfinite().all():
@@ -119,7 +122,9 @@ def write_judging(
     name = sha256(json.dumps(pairs).encode()).hexdigest()[:16]
     key = Key(name, names[0], names[1], how.data, how.seed, tuple("a" if left else "b" for left in is_left))
     _refuse_to_destroy(beside, key.to_bytes())
-    question = how.question or ("One of the two is real. Which?" if how.data else f"Which {SENSES[sense]} more real?")
+    question = how.question
+    if question is None:
+        question = "One of the two is real. Which?" if how.data else f"Which {SENSES[sense]} more real?"
     html = template("judge.html").render(page=name, kind=sense, pairs=pairs, question=question)
     with translate_errors(page, "write"):
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +153,8 @@ def _checked(contenders: Sequence[Contender], how: Judging) -> str:
         )
     if how.pairs < 2:
         raise UsageError(f"the number of pairs must be at least 2, found {how.pairs}")
+    if how.question is not None and not how.question.strip():
+        raise UsageError("the question is empty: say what judges are to choose by, or leave --question out")
     first, last = contenders[0], contenders[-1]
     if not how.data and first.run.path.resolve() == last.run.path.resolve():
         raise UsageError(f"the same run is given twice: {first.path}, {last.path}")
@@ -186,8 +193,8 @@ def _sense(contender: Contender) -> str:
     )
 
 
-def _draws(contender: Contender, programs: Programs, how: Judging) -> Tensor:
-    """Return as many draws as there are pairs; of models given labels, of all labels in turn."""
+def _draws(contender: Contender, programs: Programs, how: Judging, y: Tensor | None) -> Tensor:
+    """Return as many draws as there are pairs; of models given labels, of these, or else of all in turn."""
     spec = contender.spec
     length = length_of(spec, how.length, how.seconds)
     if language.is_reader(programs.model, spec):
@@ -198,24 +205,35 @@ def _draws(contender: Contender, programs: Programs, how: Judging) -> Tensor:
         raise UsageError(f"{contender.path}: {contender.recipe.model.name} draws data of one shape: leave --length out")
     of = {} if length is None else {"length": length}
     labels = labels_in_turn(programs.model, spec, how.pairs)
+    if labels and y is not None:
+        labels = {"y": y.to(labels["y"].device)}
     with evaluating(*programs):
         return simulate(learned(*programs, spec), size=how.pairs, **of, **labels)["x"].cpu()
 
 
-def _held_out(dataset: Dataset | Unpaired, how: Judging, length: int) -> Tensor:
-    """Choose data of a split at random, or passages of a text that do not overlap."""
+def _held_out(dataset: Dataset | Unpaired, how: Judging) -> dict[str, Tensor]:
+    """Choose data of a split at random, with their labels where they have such."""
     dataset.split(how.split)  # refuses one that there is not
-    if isinstance(dataset, Text):
-        numbers = dataset.texts[how.split]
-        x = numbers[: len(numbers) // length * length].reshape(-1, length)
-    else:
-        x = dataset.eval_columns(how.split)["x"]
-    if len(x) < how.pairs:
+    columns = dataset.eval_columns(how.split)
+    chosen = _chosen(dataset, len(columns["x"]), how)
+    return {name: values[chosen] for name, values in columns.items()}
+
+
+def _passages(dataset: Text, how: Judging, length: int) -> Tensor:
+    """Choose passages of a text at random that do not overlap."""
+    dataset.split(how.split)
+    numbers = dataset.texts[how.split]
+    x = numbers[: len(numbers) // length * length].reshape(-1, length)
+    return x[_chosen(dataset, len(x), how)]
+
+
+def _chosen(dataset: Dataset | Unpaired, number: int, how: Judging) -> Tensor:
+    if number < how.pairs:
         raise UsageError(
-            f"{dataset.name} has {len(x):,} {how.split} data for {how.pairs:,} pairs: ask for fewer --pairs, or for "
+            f"{dataset.name} has {number:,} {how.split} data for {how.pairs:,} pairs: ask for fewer --pairs, or for "
             f"another --split"
         )
-    return x[torch.randperm(len(x))[: how.pairs]]
+    return torch.randperm(number)[: how.pairs]
 
 
 def _of_one_length(drawn: Sequence[Tensor]) -> list[Tensor]:

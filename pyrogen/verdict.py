@@ -27,15 +27,15 @@ def judge(arguments: Sequence[str]) -> Result:
     parser.add_argument("runs", type=str, nargs="*", help="two run directories, or one with --data true: write a page")
     parser.add_argument("--answers", type=str, nargs="+", default=[], help="files that judges saved: count them")
     parser.add_argument("--key", type=str, default=None, help="of the page that they are of (default: judge.key.json)")
-    parser.add_argument("--pairs", type=int, default=50, help="how many there are on the page")
-    parser.add_argument("--data", type=bool, default=False, help="true: held-out data against the draws of one run")
-    parser.add_argument("--split", type=str, default="test", help="whose data: train, validation or test")
+    parser.add_argument("--pairs", type=int, default=None, help="how many there are on the page (default: 50)")
+    parser.add_argument("--data", type=bool, default=None, help="true: held-out data against the draws of one run")
+    parser.add_argument("--split", type=str, default=None, help="whose data: train, validation or test (default: test)")
     parser.add_argument("--length", type=int, default=None, help="of sounds and texts, where it can be chosen")
     parser.add_argument("--seconds", type=float, default=None, help="likewise, of sounds")
     parser.add_argument("--question", type=str, default=None, help="what judges are asked")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws, and of who is left")
+    parser.add_argument("--seed", type=int, default=None, help="of the draws, and of who is left (default: 0)")
     parser.add_argument("--out", type=str, default=None, help="the page (default: judge.html), or the figures (.json)")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", type=str, default=None, help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     if options["answers"]:
@@ -47,8 +47,10 @@ def judge(arguments: Sequence[str]) -> Result:
         )
     if options["key"] is not None:
         raise UsageError("--key is for counting answers: give --answers, too, or leave it out")
-    options["device"] = device_of(options["device"])
-    how = Judging(**{name: options[name] for name in Judging._fields})
+    given = _given(options)
+    how = Judging(**given | {"device": device_of(given.get("device", "auto"))})
+    if "split" in given and not how.data:
+        raise UsageError("--split is of held-out data, which two runs' draws are not set against: leave it out")
     page, key = write_judging(options["runs"], options["out"] or "judge.html", how)
     lines = [
         f"{page}: {how.pairs} pairs, for judges to open in a browser",
@@ -58,9 +60,17 @@ def judge(arguments: Sequence[str]) -> Result:
     return Result({"page": str(page), "key": str(key), "pairs": how.pairs}, lines, options["json"])
 
 
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was said of a page, by the name of its field."""
+    return {name: options[name] for name in Judging._fields if options[name] is not None}
+
+
 def _count(options: Mapping[str, Any]) -> Result:
     if options["runs"]:
         raise UsageError("give runs to write a page, or --answers to count, and not both")
+    if given := _given(options):
+        named = ", ".join(f"--{name}" for name in given)
+        raise UsageError(f"{named}: this is of a page, which was written before answers are counted: leave it out")
     path = Path(options["key"] or key_path("judge.html"))
     key = read_key(path)
     out = Path(options["out"] or path.with_name(f"{path.name.removesuffix('.json').removesuffix('.key')}.json"))

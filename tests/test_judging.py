@@ -45,6 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         NAMES[1]: ["generator", "--objective", "mmd", "--hidden", "[8]"],
         "other-seed": [*vae, *tiny, "--seed", "1"],
         "binary": [*vae, *tiny, "--pixels", "threshold"],
+        "labelled": ["dcgan", "--objective", "mmd", "--channels", "[4]", "--latent", "4", "--conditional", "true"],
         "classifier": ["classifier", "--hidden", "[8]"],
         "table": ["ppca", "--data", "iris"],
         "text": ["char-rnn", *text],
@@ -122,7 +123,7 @@ def test_the_key_is_right(monkeypatch, runs, tmp_path):
     rows = {name: torch.arange(1.0, 17) for name in NAMES}
     spec = DataSpec((1, 8, 8), "levels", levels=17)
 
-    def drawn(contender, programs, how):
+    def drawn(contender, programs, how, y):
         values = rows[contender.run.path.name] - (0.5 if contender.run.path.name == NAMES[1] else 0)
         return values[:, None, None, None].expand(16, 1, 8, 8)
 
@@ -140,7 +141,7 @@ def test_the_key_is_right(monkeypatch, runs, tmp_path):
 
 def test_a_side_says_nothing(monkeypatch, runs, tmp_path):
     """Coins: a judge who always says left is for neither, and no pair tells of the next."""
-    monkeypatch.setattr(judging, "_draws", lambda contender, programs, how: torch.rand(how.pairs, 1, 8, 8))
+    monkeypatch.setattr(judging, "_draws", lambda contender, programs, how, y: torch.rand(how.pairs, 1, 8, 8))
     sides = []
     for seed in range(3):
         how = Judging(pairs=400, seed=seed)
@@ -188,6 +189,27 @@ def test_held_out_data_against_draws(capsys, runs, tmp_path):
     assert re.search(r"me +180 +0 +0 +1\.000", printed)
 
 
+def test_held_out_data_are_beside_draws_of_their_own_label(monkeypatch, runs, tmp_path):
+    """A stand-in for the draws is as dark as the label that it was given."""
+
+    def as_labels(programs, size, y):
+        return {"x": y.float()[:, None, None, None].expand(size, 1, 8, 8)}
+
+    monkeypatch.setattr(judging, "simulate", as_labels)
+    page, _ = write_judging([runs / "labelled"], tmp_path / "a.html", Judging(pairs=40, data=True))
+    test = digits().eval_columns("test")
+    of = {
+        (x[0].numpy() / 16 * 255).round().astype(np.uint8).tobytes(): y
+        for x, y in zip(test["x"], test["y"].tolist(), strict=True)
+    }
+    labels = []
+    for pair, side in zip(data_of(page)["pairs"], left(page), strict=True):
+        a, b = ("left", "right") if side == "a" else ("right", "left")
+        labels.append((of[pixels(pair[b])[..., 0].tobytes()], round(pixels(pair[a])[0, 0, 0] / 255 * 16)))
+    assert all(held_out == drawn for held_out, drawn in labels)
+    assert len(set(labels)) > 5
+
+
 def test_text_is_shown_as_it_is(capsys, runs, tmp_path):
     page = tmp_path / "text.html"
     options = ["--data", "true", "--pairs", "8", "--length", "30", "--out", page]
@@ -226,6 +248,8 @@ def test_what_cannot_be_judged(capsys, runs, tmp_path):
         ([a, str(runs / "binary")], "kind levels, levels 17 and of kind binary, levels 2: fit both"),
         ([a, str(runs / "text")], "judges would tell the runs apart"),
         ([a, b, "--pairs", "1"], "at least 2, found 1"),
+        ([a, b, "--question", " "], "the question is empty"),
+        ([a, b, "--split", "train"], "--split is of held-out data"),
         ([a, b, "--out", "a.txt"], "the page is an .html file"),
         ([a, b, "--length", "5"], "draws data of one shape"),
         ([a, b, "--seconds", "5"], "--seconds is for sounds"),
@@ -260,7 +284,7 @@ def test_kinds_of_data_that_nobody_can_judge(runs, tmp_path):
 
 
 def test_draws_that_are_not_finite(monkeypatch, runs, tmp_path):
-    monkeypatch.setattr(judging, "_draws", lambda contender, programs, how: torch.full((2, 1, 8, 8), torch.nan))
+    monkeypatch.setattr(judging, "_draws", lambda contender, programs, how, y: torch.full((2, 1, 8, 8), torch.nan))
     with pytest.raises(DataError, match=f"{NAMES[0]}: 2 of 2 are not finite"):
         write_judging([runs / name for name in NAMES], tmp_path / "a.html", Judging(pairs=2))
 
@@ -368,6 +392,9 @@ def test_answers_that_are_none(capsys, page, tmp_path):
         code, err = said(good, "--out", out)
         assert (code, "a .json file of their own" in err) == (2, True)
     assert pyrogen(capsys, "judge", "run", "--answers", "bad.json")[0] == 2
+    for option, value in (("pairs", 10), ("data", "true"), ("seed", 0), ("device", "cpu"), ("question", "Which?")):
+        code, err = said(good, f"--{option}", value)
+        assert (code, f"--{option}: this is of a page" in err) == (2, True), err
     assert pyrogen(capsys, "judge", "--answers", "missing.json")[0] == 66
     assert pyrogen(capsys, "judge", "--answers", "bad.json", "--key", "missing.json")[0] == 66
 
