@@ -54,8 +54,10 @@ def compare(paths: Sequence[str | Path], out: str | Path) -> Comparison:
         What is on it.
 
     Raises:
-        UsageError: where a run was not evaluated, or the runs were fitted to different data.
+        UsageError: where there are fewer than two runs, one was not evaluated, or they were fitted to different data.
     """
+    if len(paths) < 2:
+        raise UsageError(f"comparing takes two runs or more, found {len(paths)}: `pyrogen report RUN` is of one")
     runs = _named([Run.open(path) for path in paths])
     if len({run.manifest.get("fingerprint") for run in runs.values()}) > 1:
         raise UsageError(f"{', '.join(runs)} were fitted to different data: their figures cannot be compared")

@@ -144,7 +144,7 @@ class Standing(NamedTuple):
     r"""How a model does beside others on the same held-out data, in nats, totals over the data.
 
     Attributes:
-        rank: 0 is the best.
+        rank: 1 is the best.
         elpd: :math:`\sum_n \log p(x_n)`, the expected log pointwise predictive density, as held-out data estimate it.
         elpd_diff: what it has more than the best: zero, or less.
         se: standard error of ``elpd`` over the data.
@@ -190,7 +190,7 @@ def standings(values: Mapping[str, NDArray[Any]]) -> dict[str, Standing]:
     Example:
         >>> found = standings({"a": np.array([-1.0, -2.0, -1.5]), "b": np.array([-2.0, -3.0, -2.5])})
         >>> [(name, s.rank, s.elpd, s.elpd_diff, s.dse) for name, s in found.items()]
-        [('a', 0, -4.5, 0.0, 0.0), ('b', 1, -7.5, -3.0, 0.0)]
+        [('a', 1, -4.5, 0.0, 0.0), ('b', 2, -7.5, -3.0, 0.0)]
     """
     lengths = {name: len(of) for name, of in values.items()}
     if len(values) < 2 or len(set(lengths.values())) > 1 or min(lengths.values()) < 2:
@@ -208,14 +208,14 @@ def standings(values: Mapping[str, NDArray[Any]]) -> dict[str, Standing]:
     elpd = "elpd" if IS_TREE else "elpd_loo"
     return {
         str(name): Standing(
-            int(row["rank"]),
+            rank,  # from 1, where ArviZ's begin with 0
             float(row[elpd]),
             0.0 - abs(float(row["elpd_diff"])),  # its sign is another in each major version
             float(row["se"]),
             float(row["dse"]),
             float(row["weight"]),
         )
-        for name, row in found.iterrows()
+        for rank, (name, row) in enumerate(found.iterrows(), 1)
     }
 
 

@@ -114,6 +114,11 @@ def _notes(order: Mapping[str, Standing], group: Mapping[str, Pointwise], split:
     ]
     if split == "train":
         notes.append("These are the data that the models were fitted to: a better value may be no better model.")
+    if predictive := [name for name in order if group[name].figure == "log_predictive"]:
+        notes.append(
+            f"Errors of {', '.join(predictive)}, and of differences from these, leave out that of the draws of "
+            f"latents, which data share: other draws move their values together. More particles make it smaller."
+        )
     bounds = [name for name in order if group[name].figure != EXACT]
     if bounds:
         others = "other bounds" if len(bounds) == len(order) else "exact values"

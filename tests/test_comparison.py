@@ -97,7 +97,7 @@ def test_only_the_same_densities_are_ranked():
         "old": {},
     }
     [ranking], left_out = rankings(found, "test")
-    assert list(ranking.standings) == ["a", "b"]
+    assert [(name, of.rank) for name, of in ranking.standings.items()] == [("a", 1), ("b", 2)]
     assert ranking.standings["b"].elpd_diff == pytest.approx(-1.5)
     assert ranking.standings["b"].dse == pytest.approx((3 * np.var([1.0, 0.5, 0.0])) ** 0.5)
     assert set(left_out) == {"labels", "more", "never", "gan", "old"}
@@ -122,6 +122,7 @@ def test_each_density_has_a_ranking_of_its_own():
         (("log_likelihood", "iwae"), "test", "of b, stand beside exact values"),
         (("iwae", "log_predictive"), "test", "of a, b, stand beside other bounds"),
         (("log_likelihood", "log_likelihood"), "train", "that the models were fitted to"),
+        (("log_likelihood", "log_predictive"), "test", "Errors of b, and of differences from these, leave out"),
     ],
 )
 def test_what_is_to_be_heeded_is_said(figures, split, says):
@@ -174,6 +175,12 @@ def test_compare_says_it_in_words(runs, tmp_path, capsys):
     assert not found.rankings
     assert set(found.left_out) == {"mixture", "gan"}
     assert "mixture is in no ranking" in found.page.read_text()
+
+
+def test_one_run_is_not_compared(runs, tmp_path, capsys):
+    assert main(["compare", runs[0], "--out", str(tmp_path / "c.html")]) == 2
+    assert "comparing takes two runs or more, found 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_documents_are_ranked_by_half_of_each(tmp_path, capsys):
