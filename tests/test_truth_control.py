@@ -164,6 +164,39 @@ def test_no_discount_left():
         torch.testing.assert_close(function(SOFT, discount=0.0).values, (0.5 * SOFT.rewards.exp()).sum(1).log())
 
 
+@pytest.mark.parametrize("discount", [0.9, 0.999, 0.9999])
+def test_single_precision_without_end(discount):
+    """Values of long endless trajectories are right to the last digits that single precision has.
+
+    The truth is in double precision: of a step that brings c the posterior's u is e^c (γ u + 1 - γ), and the best
+    policy's value is that of its own linear system, to which no single change of an action adds anything.
+    """
+    single = MDP(T.P.float(), T.R.float())
+    found = variational_values(single, discount=discount)
+    assert found.values.dtype == found.policy.dtype == torch.float32
+    best = variational_values(SOFT, discount=discount)
+    V = policy_values(SOFT, best.policy, discount=discount)
+    improved = (T.R + discount * T.P @ V).logsumexp(1) - math.log(2)
+    torch.testing.assert_close(improved, V, atol=0, rtol=1e-11)
+    torch.testing.assert_close(found.values, V.float(), atol=0, rtol=4e-7)
+    torch.testing.assert_close(policy_values(single, found.policy, discount=discount), V.float(), atol=0, rtol=4e-7)
+    c = -1e-4
+    step = MDP(torch.full((3, 1, 3), 1 / 3, dtype=torch.float32), torch.full((3, 1), c, dtype=torch.float32))
+    log_u = math.log1p(-discount) + c - math.log1p(-discount * math.exp(c))
+    torch.testing.assert_close(
+        posterior_values(step, discount=discount).values, torch.full((3,), log_u).float(), atol=0, rtol=4e-7
+    )
+
+
+def test_evidence_that_single_numbers_cannot_hold():
+    """Of a cost of 2000 nats in a state, and of a gain of 800 on the way out of one, only logarithms can be kept."""
+    moves = torch.tensor([[[0.0, 1.0, 0.0]], [[0.0, 0.5, 0.5]], [[0.0, 0.0, 1.0]]])
+    found = posterior_values(MDP(moves, torch.tensor([[800.0], [-2000.0], [0.0]])), discount=0.5)
+    # u2 = 1, and e^-4000 adds nothing to u1 = e^-2000 (0.25 + 0.5)
+    u1 = -2000 + math.log(0.75)
+    assert found.values.tolist() == pytest.approx([800 + math.log(0.5), u1, 0.0], abs=1e-9)
+
+
 # Limits of temperature
 
 
@@ -276,7 +309,7 @@ def test_mutant_messages_without_the_dynamics_lean(monkeypatch):
 
 
 def test_mutant_divergence_of_the_wrong_sign(monkeypatch):
-    original = module._relative
-    monkeypatch.setattr(module, "_relative", lambda q, log_prior: -original(q, log_prior))
+    original = module.relative
+    monkeypatch.setattr(module, "relative", lambda q, log_prior: -original(q, log_prior))
     with pytest.raises(AssertionError):
         check_policy_values()

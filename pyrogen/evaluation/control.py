@@ -18,13 +18,13 @@ times the temperature :math:`\alpha`, they have the unit of rewards.
 """
 
 from collections.abc import Callable
-from math import ceil, inf, log
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyrogen.errors import NonFiniteError, UsageError
+from pyrogen.errors import UsageError
+from pyrogen.evaluation.endless import Endless, relative
 from pyrogen.mdp import MDP, check_distribution
 
 __all__ = [
@@ -51,8 +51,8 @@ class SoftValues(NamedTuple):
     policy: Tensor
 
 
-Backup = Callable[[Tensor], Tensor]
-r"""What the values of next states make of a state and action: from shape ``(S,)`` to ``(S, A)``."""
+Backup = Callable[[Tensor, Tensor], Tensor]
+r"""What the values of next states, shape ``(S,)``, make of a state and action by transitions: shape ``(S, A)``."""
 
 
 def posterior_values(
@@ -98,17 +98,18 @@ def posterior_values(
         tensor([0.5000, 0.5000])
     """
     _check(temperature, horizon, discount)
-    log_transitions = mdp.transitions.log()
-    rate = _growth(mdp, prior, temperature, discount) if horizon is None else 0.0
 
-    def backup(V: Tensor) -> Tensor:
-        optimal = (log_transitions + V).logsumexp(-1)
+    def backup(V: Tensor, transitions: Tensor) -> Tensor:
+        optimal = (transitions.log() + V).logsumexp(-1)
         if discount == 1.0:
             return optimal
         goes_on = optimal.new_tensor(discount)
         return torch.logaddexp(goes_on.log() + optimal, torch.log1p(-goes_on))
 
-    return _iterated(mdp, prior, backup, temperature, horizon, rate)
+    if horizon is None:
+        endless = _endless(mdp, prior, temperature, discount)
+        return _looked_ahead(mdp, endless, endless.evidence(), backup)
+    return _iterated(mdp, prior, backup, temperature, horizon)
 
 
 def variational_values(
@@ -150,11 +151,15 @@ def variational_values(
         tensor([[0.1192, 0.8808]])
     """
 
-    def backup(V: Tensor) -> Tensor:
-        return discount * (mdp.transitions @ V)
-
     _check(temperature, horizon, discount)
-    return _iterated(mdp, prior, backup, temperature, horizon, discount)
+
+    def backup(V: Tensor, transitions: Tensor) -> Tensor:
+        return discount * (transitions @ V)
+
+    if horizon is None:
+        endless = _endless(mdp, prior, temperature, discount)
+        return _looked_ahead(mdp, endless, endless.best(), backup)
+    return _iterated(mdp, prior, backup, temperature, horizon)
 
 
 def policy_values(
@@ -206,11 +211,10 @@ def policy_values(
         raise UsageError(
             f"the policy takes action {action} in state {state}, which the prior excludes: its ELBO is minus infinity"
         )
-    gained = (q * mdp.rewards / temperature - _relative(q, log_prior)).sum(-1)
-    moved = torch.einsum("...sa,sat->...st", q, mdp.transitions)
     if horizon is None:
-        identity = torch.eye(mdp.num_states, dtype=moved.dtype, device=moved.device)
-        return torch.linalg.solve(identity - discount * moved[0], gained[0])
+        return _endless(mdp, prior, temperature, discount).value(q[0]).to(mdp.rewards.dtype)
+    gained = (q * mdp.rewards / temperature - relative(q, log_prior)).sum(-1)
+    moved = torch.einsum("...sa,sat->...st", q, mdp.transitions)
     values = [torch.zeros_like(gained[0])]
     for t in reversed(range(horizon)):
         values.append(gained[t] + discount * (moved[t] @ values[-1]))
@@ -283,20 +287,14 @@ def smooth_trajectories(
     return Smoothing(log_evidence, torch.stack(states), torch.stack(actions))
 
 
-def _iterated(
-    mdp: MDP, prior: Tensor | None, backup: Backup, temperature: float, horizon: int | None, rate: float
-) -> SoftValues:
-    """Go backwards in time from values of zero, over all steps there are, or until values stay as they are."""
+def _iterated(mdp: MDP, prior: Tensor | None, backup: Backup, temperature: float, horizon: int) -> SoftValues:
+    """Go backwards in time from values of zero."""
     log_prior = _distribution("prior", mdp, prior, horizon).log()
     reward = mdp.rewards / temperature
     V = torch.zeros_like(reward[:, 0])
-    if horizon is None:
-        V = _fixed_point(lambda V: (log_prior[0] + reward + backup(V)).logsumexp(-1), V, rate)
-        Q = reward + backup(V)
-        return SoftValues(V, Q, (log_prior[0] + Q).softmax(-1))
     values, action_values = [], []
     for t in reversed(range(horizon)):
-        Q = reward + backup(V)
+        Q = reward + backup(V, mdp.transitions)
         V = (log_prior[t] + Q).logsumexp(-1)
         values.append(V)
         action_values.append(Q)
@@ -304,38 +302,15 @@ def _iterated(
     return SoftValues(torch.stack(values[::-1]), Q, (log_prior + Q).softmax(-1))
 
 
-def _fixed_point(sweep: Callable[[Tensor], Tensor], V: Tensor, rate: float) -> Tensor:
-    """Sweep until values change by no more than they are rounded; errors shrink at a rate, and each state takes one."""
-    eps = torch.finfo(V.dtype).eps
-    for _ in range(len(V) + 4 * ceil(log(eps) / log(max(rate, eps)))):
-        before, V = V, sweep(V)
-        if (V - before).abs().max() <= 8 * eps * (1 + V.abs().max()):
-            break
-    return V
+def _endless(mdp: MDP, prior: Tensor | None, temperature: float, discount: float) -> Endless:
+    return Endless(mdp, _distribution("prior", mdp, prior, None)[0], temperature, discount)
 
 
-def _growth(mdp: MDP, prior: Tensor | None, temperature: float, discount: float) -> float:
-    r"""Return the factor by which each further step multiplies what the evidence owes to it.
-
-    It is the spectral radius of :math:`\gamma \sum_a p(a \mid s) \, e^{r(s, a) / \alpha} \, p(s' \mid s, a)`.
-
-    Raises:
-        NonFiniteError: where it is not below one, so that the sum over all steps is infinite.
-    """
-    weight = _distribution("prior", mdp, prior, None)[0] * (mdp.rewards / temperature).exp()
-    moved = discount * torch.einsum("sa,sat->st", weight, mdp.transitions)
-    growth = float(torch.linalg.eigvals(moved).abs().max()) if moved.isfinite().all() else inf
-    if not growth < 1:
-        raise NonFiniteError(
-            f"the evidence of endless trajectories is infinite: each step multiplies it by {growth:.4g}. Raise the "
-            f"temperature from {temperature}, lower the discount from {discount}, or give a horizon"
-        )
-    return growth
-
-
-def _relative(q: Tensor, log_prior: Tensor) -> Tensor:
-    r"""Return :math:`q \log (q / p)`, which is zero where :math:`q` is."""
-    return torch.where(q > 0, torch.special.xlogy(q, q) - q * log_prior, torch.zeros_like(q))
+def _looked_ahead(mdp: MDP, endless: Endless, V: Tensor, backup: Backup) -> SoftValues:
+    """Go back one step from solved values, and return all in the precision of the rewards."""
+    Q = endless.rewards + backup(V, endless.transitions)
+    policy = (endless.log_prior + Q).softmax(-1)
+    return SoftValues(*(found.to(mdp.rewards.dtype) for found in (V, Q, policy)))
 
 
 def _distribution(name: str, mdp: MDP, given: Tensor | None, horizon: int | None) -> Tensor:
