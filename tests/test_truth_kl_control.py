@@ -225,6 +225,38 @@ def test_discount_and_decay():
 
 
 @double
+@pytest.mark.parametrize("analytic_kl", [False, True])
+def test_divergence_that_is_scaled(analytic_kl):
+    """With sites scaled by a tempering of 0.1 the gradient is that of E[r] - 0.1 KL: the score is no part of it.
+
+    One choice of three, by the mean over what is chosen.
+    """
+    scale, rewards = 0.1, torch.tensor([0.0, 1.0, 2.0])
+    logits = torch.tensor([0.3, -0.2, 0.5], requires_grad=True)
+
+    def guide(observation, **_):
+        with trajectory_plates(observation), poutine.scale(scale=scale):
+            pyro.sample("action", dist.Categorical(logits=logits))
+
+    def model(observation, reward, **_):
+        with trajectory_plates(observation):
+            with poutine.scale(scale=scale):
+                pyro.sample("action", dist.Categorical(logits=torch.zeros(3)))
+            pyro.factor("optimality", reward)
+
+    q = logits.softmax(0)
+    elbo = (q * (rewards - scale * (q / (1 / 3)).log())).sum()
+    ends, observation = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1)
+    flags = {"terminated": ends, "truncated": ~ends, "observation": observation, "next_observation": observation}
+    found = torch.zeros(3)
+    for choice in range(3):
+        action = torch.tensor([[choice]])
+        loss = KLControl(analytic_kl=analytic_kl)(model, guide, action=action, reward=rewards[action], **flags)
+        found -= q[choice].item() * torch.autograd.grad(loss, logits)[0]
+    torch.testing.assert_close(found, torch.autograd.grad(elbo, logits)[0])
+
+
+@double
 def test_the_mean_of_the_others_removes_what_all_have():
     """The same reward more for each step changes no gradient at all."""
     recording, _ = trajectories(2)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
@@ -98,8 +99,7 @@ class KLControl(Objective):
         with torch.no_grad():
             returns = self._returns(soft_rewards, kwargs)
             advantages = returns - self._baseline(returns, kwargs)
-        log_q = torch.stack([site["log_prob"] for site in filter(is_latent, sample_sites(traces.guide))]).sum(0)
-        surrogate = (advantages * log_q).sum()
+        surrogate = (advantages * _log_q(traces)).sum()
         return -(soft_rewards.sum() + surrogate - surrogate.detach())
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -169,6 +169,12 @@ class KLControl(Objective):
                     f"{stops} episodes go on after the last step that was recorded of them, and without a critic their "
                     f"value is not known: pass KLControl a critic, or record whole episodes"
                 )
+
+
+def _log_q(traces: Traces) -> Tensor:
+    """Return the log-probability that an action had, whatever a program multiplies it by: a score is not scaled."""
+    sites = filter(is_latent, sample_sites(traces.guide))
+    return torch.stack([scale_and_mask(site["unscaled_log_prob"], mask=site["mask"]) for site in sites]).sum(0)
 
 
 def _replayed(model: Program, guide: Program, args: tuple[Any, ...], columns: Mapping[str, Any]) -> Traces:
