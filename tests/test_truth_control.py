@@ -127,6 +127,25 @@ def test_a_policy_that_never_does_something():
     torch.testing.assert_close(variational_values(SOFT, never, horizon=2).policy, never.expand(2, 4, 2))
 
 
+@pytest.mark.parametrize("settings", [{"horizon": 2}, {"discount": 0.5}])
+@pytest.mark.parametrize("excluded", [False, True])
+def test_gradient_where_an_action_is_never_taken(settings, excluded):
+    """By logits so far apart that a probability is 0, the others have their gradient, and it none."""
+    logits = torch.tensor([[2000.0, 0.0], [0.3, 0.1], [0.0, 0.5], [1.0, 0.0]], requires_grad=True)
+    prior = torch.cat([torch.tensor([[1.0, 0.0]]), PRIOR[1:]]) if excluded else PRIOR
+
+    def value(logits):
+        return policy_values(SOFT, logits.softmax(-1), prior, **settings).sum()
+
+    (found,) = torch.autograd.grad(value(logits), logits)
+    with torch.no_grad():
+        steps = 1e-5 * torch.eye(8).reshape(8, 4, 2)
+        differences = torch.stack([(value(logits + step) - value(logits - step)) / 2e-5 for step in steps])
+    torch.testing.assert_close(found, differences.reshape(4, 2), atol=1e-8, rtol=1e-6)
+    never = logits.softmax(-1).detach().requires_grad_()
+    assert torch.autograd.grad(policy_values(SOFT, never, prior, **settings).sum(), never)[0].isfinite().all()
+
+
 # Without end
 
 

@@ -482,6 +482,37 @@ def test_sites_that_do_not_fit():
         policy(torch.zeros(3, dtype=torch.long))
 
 
+def test_programs_that_are_swapped():
+    """The sum would be minimised, and no error be seen."""
+    recording, _ = trajectories(2)
+    policy, model = CategoricalPolicy(nn.Embedding(12, 2)), OptimalTrajectories(UniformChoice(2))
+    with pytest.raises(ProgramError, match=r"the guide observes optimality: .* pass the model first"):
+        KLControl()(policy, model, **recording)
+    with pytest.raises(ProgramError, match="the model observes nothing, so that rewards say nothing"):
+        KLControl()(UniformChoice(2), policy, **recording)
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_actions_of_another_policy(critic):
+    """Of a recording that is used again after a step, or that others made, the gradient is off: it is refused."""
+    world, model = soft_world(8), OptimalTrajectories(UniformChoice(2))
+    policy = tabular(world.num_observations)
+    objective = KLControl(nn.Embedding(world.num_observations, 1) if critic else None)
+    optimizer = partial(torch.optim.Adam, lr=0.1)
+    again = train(objective, model, policy, Rollouts(world, policy, T.horizon, uses=3 if critic else 2), optimizer,
+                  optimizer if critic else None, num_steps=2)  # fmt: skip
+    with pytest.raises(UsageError, match=r"up to 0.* it is not the policy that took them, or has learned since"):
+        list(again)
+    recording = next(iter(Rollouts(world, UniformChoice(2), T.horizon)))
+    nn.init.normal_(policy.network.weight)
+    for function in (objective, *([objective.critic_loss] if critic else [])):
+        with pytest.raises(UsageError, match="not the policy that took them"):
+            function(model, policy, **recording)
+        assert function(model, UniformChoice(2), **recording).isfinite()
+        with pyro.validation_enabled(False):
+            assert function(model, policy, **recording).isfinite()
+
+
 def test_unfinished_episodes_need_a_critic():
     recording, _ = trajectories(2)
     model, policy = OptimalTrajectories(UniformChoice(2)), CategoricalPolicy(nn.Embedding(12, 2))

@@ -189,7 +189,8 @@ def policy_values(
         discount: :math:`\gamma`.
 
     Returns:
-        :math:`V^q_t(s)` in nats, shape ``(horizon, S)``, or ``(S,)`` without a horizon; differentiable in the policy.
+        :math:`V^q_t(s)` in nats, shape ``(horizon, S)``, or ``(S,)`` without a horizon; differentiable in the policy,
+        but for the divergence of an action that is never taken, which has an infinite slope there and none here.
 
     Raises:
         UsageError: for a policy or prior that is no distribution, a policy that does what the prior excludes, or

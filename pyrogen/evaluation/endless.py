@@ -83,7 +83,10 @@ class Endless:
 
 def relative(q: Tensor, log_prior: Tensor) -> Tensor:
     r"""Return :math:`q \log (q / p)`, which is zero where :math:`q` is."""
-    return torch.where(q > 0, torch.special.xlogy(q, q) - q * log_prior, torch.zeros_like(q))
+    taken = q > 0
+    # What torch.where leaves out still has a gradient, of 0 times infinity: it must not see a logarithm of zero.
+    ratio = torch.where(taken, q, 1.0).log() - torch.where(taken, log_prior, 0.0)
+    return torch.where(taken, q * ratio, 0.0)
 
 
 def _normalized(probabilities: Tensor) -> Tensor:

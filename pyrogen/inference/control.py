@@ -36,7 +36,8 @@ class KLControl(Objective):
     step's reward, as :class:`~pyrogen.models.OptimalTrajectories`; the guide is the policy. They are called with the
     columns of a recording by its policy, as :class:`~pyrogen.data.Rollouts` makes them: ``terminated``, ``truncated``,
     ``observation`` and ``next_observation``, one for each latent site of the guide, in plates of time and environments,
-    and whatever else they read. With soft rewards :math:`\rho_t`, the terms of the sum, the gradient is
+    and whatever else they read. With soft rewards :math:`\rho_t`, the terms of the sum, its gradient, without discount,
+    is
 
     .. math::
         \nabla \mathcal{L} = \mathbb{E}_{q(\tau)}\left[\sum_t \nabla \log q(a_t \mid s_t)
@@ -46,20 +47,26 @@ class KLControl(Objective):
     the sum over steps and environments of :math:`-\rho_t`, in nats; where recordings are whole episodes, the ELBO's
     negative. With :math:`\gamma = \lambda = 1` and whole episodes, the gradient is without bias, whatever the baseline.
 
+    With :math:`\gamma < 1` the λ-returns are discounted, and nothing else is: the loss is not, and each step's term
+    of the gradient has the weight 1 and not :math:`\gamma^t`. It is the usual surrogate, which weighs states by how often
+    they come about: not the gradient of the discounted ELBO, nor of any other function.
+
     Args:
         critic: :math:`V`, called with observations of shape ``(time, environments, ...)``, which returns a value for
             each in nats, shape ``(time, environments)`` or ``(time, environments, 1)``; it is learned by mean squares
             of its distance to λ-returns. Without, the baseline is the mean of what the other environments had from that
             time on, and recordings must be of whole episodes.
-        discount: :math:`\gamma`, the probability that there is a next step at all.
+        discount: :math:`\gamma` of the λ-returns.
         decay: :math:`\lambda`; below one, less noise and the critic's bias.
         analytic_kl: use the divergence in closed form for sites that have one, as in
             :class:`~pyrogen.inference.ELBO`; else :math:`\log q - \log p` at the recorded action.
 
     Raises:
         UsageError: for a discount or decay out of range; where recordings lack a column, or, without a critic, stop
-            before an episode ends.
-        ProgramError: where the guide draws what was not recorded, or a program says something of the dynamics.
+            before an episode ends; where ``log_prob`` was recorded, and the guide gives an action another (the last
+            two unless Pyro's validation is off).
+        ProgramError: where the guide draws what was not recorded, or observes; where the model observes nothing, or a
+            program says something of the dynamics.
 
     References:
         Reinforcement Learning and Control as Probabilistic Inference (Levine, 2018), https://arxiv.org/abs/1805.00909
@@ -200,6 +207,7 @@ def _replayed(model: Program, guide: Program, args: tuple[Any, ...], columns: Ma
                 f"the guide draws {name!r}, of which there is no recording: recordings have a column for each latent "
                 f"site, found {', '.join(recorded.nodes) or 'none'}"
             )
+    _check_observed(traces)
     for site in (*sample_sites(traces.model), *sample_sites(traces.guide)):
         if site["name"] in DYNAMICS:
             raise ProgramError(
@@ -213,4 +221,40 @@ def _replayed(model: Program, guide: Program, args: tuple[Any, ...], columns: Ma
                 f"for each step of each environment, {tuple(shape)}: put it into plates of time (dim=-2) and "
                 f"environments (dim=-1), and what is left into the event with .to_event(...)"
             )
+    if "log_prob" in columns and "action" in latents and is_validation_enabled():
+        _check_recorder(traces.guide.nodes["action"]["unscaled_log_prob"], columns["log_prob"])
     return traces
+
+
+def _check_observed(traces: Traces) -> None:
+    """Refuse a policy that observes, and a model that does not: they may have been swapped."""
+    in_model, in_guide = (
+        [site["name"] for site in sample_sites(trace) if not (is_latent(site) or site["infer"].get("_deterministic"))]
+        for trace in traces[:2]
+    )
+    if in_guide:
+        raise ProgramError(
+            f"the guide observes {', '.join(in_guide)}: it is the policy, and draws actions alone. Leave that to the "
+            f"model, and pass the model first"
+        )
+    if not in_model:
+        raise ProgramError(
+            'the model observes nothing, so that rewards say nothing: give it pyro.factor("optimality", reward / '
+            "temperature) at each step"
+        )
+
+
+def _check_recorder(log_q: Tensor, log_prob: Tensor) -> None:
+    """Refuse actions that another policy took: the gradient is the mean over the policy's own.
+
+    Raises:
+        UsageError: where the density of an action is off by more than it is rounded in a change of batch.
+    """
+    off = (log_q - log_prob.to(log_q.device)).abs()
+    allowed = torch.finfo(log_q.dtype).eps ** 0.5 * (10 + log_prob.to(log_q.device).abs())
+    if (off > allowed).any():
+        raise UsageError(
+            f"the guide's log-probabilities of recorded actions are up to {off.max().item():.3g} nats from those they "
+            f"were drawn with: it is not the policy that took them, or has learned since. Record by the guide itself, with "
+            f"Rollouts(..., uses=1), or uses=2 and train(..., simultaneous=True) with a critic"
+        )
