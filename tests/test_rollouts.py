@@ -117,7 +117,7 @@ def test_one_pass_scores_what_was_acted(bounded):
     traces = trace_pair(model, policy, (), recording, 1, 2, given=given)
     log_q = traces.guide.nodes["action"]["log_prob"]
     assert log_q.shape == (6, 3)
-    torch.testing.assert_close(log_q, recording["log_prob"], atol=1e-3 if bounded else 1e-6, rtol=1e-3)
+    torch.testing.assert_close(log_q, recording["log_prob"], atol=1e-6, rtol=1e-5)
     log_prior = torch.full((6, 3), 0.25 if bounded else 0.5).log()
     torch.testing.assert_close(traces.model.nodes["action"]["log_prob"], log_prior)
     torch.testing.assert_close(traces.model.nodes["optimality"]["log_prob"], recording["reward"])

@@ -12,20 +12,17 @@ import pyrogen.distributions.tanh_normal as module
 from pyrogen.distributions import TanhNormal
 from pyrogen.models import TanhNormalPolicy, UniformBox
 
-LOCS = [0.0, 0.7, -2.0]
-
-
-def grid(points=200_001):
-    """Actions from end to end, spaced evenly in u = atanh a, and the weight da of each."""
-    u = torch.linspace(-12, 12, points, dtype=torch.float64)
-    return u.tanh(), torch.cosh(u).reciprocal().square() * (u[1] - u[0])
+LOCS = [0.0, 0.7, -2.0, 9.0, -10.0]
 
 
 def check_density(loc, scale=0.8):
-    a, da = grid()
-    inside = a.abs() < 1 - 1e-15
-    p = TanhNormal(torch.tensor(loc, dtype=torch.float64), scale).log_prob(a[inside]).exp()
-    assert float((p * da[inside]).sum()) == pytest.approx(1.0, abs=1e-6)
+    """Actions spaced evenly in u = atanh a, and what lies beyond either end: all that is there has the weight one."""
+    dtype = torch.float64
+    u = torch.linspace(-1, 1, 200_001, dtype=dtype) * math.atanh(1 - module._margin(dtype)) * (1 - 1e-9)
+    fn = TanhNormal(torch.tensor(loc, dtype=dtype), scale)
+    inside = torch.trapezoid(fn.log_prob(u.tanh()).exp() * torch.cosh(u) ** -2, u)
+    ends = module._margin(dtype) * fn.log_prob(torch.tensor([-1.0, 1.0], dtype=dtype)).exp().sum()
+    assert (inside + ends).item() == pytest.approx(1.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("loc", LOCS)
@@ -52,12 +49,39 @@ def test_log_determinant_does_not_cancel():
 
 
 def test_density_of_a_recorded_draw():
-    """It is that of the draw itself, which knows the u it was made of; in single precision, up to rounding."""
-    for dtype, atol in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
-        fn = TanhNormal(torch.tensor([0.0, 1.0, -3.0], dtype=dtype), 0.6)
+    """It is that of the draw itself, to the bit, and that of the u it was made of up to the rounding of the action."""
+    for dtype, atol in ((torch.float64, 1e-7), (torch.float32, 2e-3)):
+        loc = torch.tensor([0.0, 1.0, -2.0, 9.0], dtype=dtype)
+        fn = TanhNormal(loc, 0.6)
+        torch.manual_seed(0)
         a = fn.rsample((1000,))
-        recorded = TanhNormal(torch.tensor([0.0, 1.0, -3.0], dtype=dtype), 0.6).log_prob(a.clone())
-        torch.testing.assert_close(recorded, fn.log_prob(a), atol=atol, rtol=1e-3)
+        assert torch.equal(TanhNormal(loc, 0.6).log_prob(a.clone()), fn.log_prob(a))
+        torch.manual_seed(0)
+        u = fn.base_dist.rsample((1000,))
+        inside = u.abs() < math.atanh(1 - module._margin(dtype))
+        of_u = fn.base_dist.log_prob(u) - 2 * (math.log(2.0) - u - torch.nn.functional.softplus(-2 * u))
+        torch.testing.assert_close(fn.log_prob(a)[inside], of_u[inside], atol=atol, rtol=0)
+
+
+def check_scores(scale):
+    """The mean over draws of the slope of the log-density in both parameters is zero, within 4.5 standard errors."""
+    torch.manual_seed(0)
+    for mu in (0.0, 4.0, 4.6, 5.5, -7.0, 8.0, 10.0):
+        loc, log_scale = torch.full((100_000,), mu), torch.full((100_000,), math.log(scale))
+        fn = TanhNormal(loc.requires_grad_(), log_scale.requires_grad_().exp())
+        for score in torch.autograd.grad(fn.log_prob(fn.sample().clone()).sum(), (loc, log_scale)):
+            assert abs(score.mean()) <= 4.5 * score.std() / len(score) ** 0.5 + 1e-5  # for what no draw may have seen
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.5, 7.0])
+def test_scores_in_the_tails(scale):
+    """In single precision too, where the action no longer tells the u that it was made of."""
+    check_scores(scale)
+
+
+def test_mode():
+    for loc in (0.5, -1.2):
+        assert TanhNormal(torch.tensor(loc), 1.0).mode.item() == pytest.approx(math.tanh(loc), abs=1e-6)
 
 
 @pytest.mark.parametrize("loc", [-50.0, 50.0])
@@ -127,6 +151,13 @@ def test_mutant_determinants(mutant, monkeypatch):
 
 
 def test_mutant_open_ends(monkeypatch):
-    monkeypatch.setattr(module, "_inside", lambda y: y)
-    with pytest.raises((AssertionError, ValueError)):
-        test_ends(50.0)
+    """What lies beyond the end, taken for the end itself, has no mean score of zero."""
+    monkeypatch.setattr(torch.special, "log_ndtr", torch.zeros_like)
+    with pytest.raises(AssertionError):
+        check_scores(0.5)
+
+
+def test_mutant_width_of_the_ends(monkeypatch):
+    monkeypatch.setattr(module, "log", lambda margin: math.log(2 * margin))
+    with pytest.raises(AssertionError):
+        check_density(9.0)

@@ -48,8 +48,8 @@ class KLControl(Objective):
     negative. With :math:`\gamma = \lambda = 1` and whole episodes, the gradient is without bias, whatever the baseline.
 
     With :math:`\gamma < 1` the λ-returns are discounted, and nothing else is: the loss is not, and each step's term
-    of the gradient has the weight 1 and not :math:`\gamma^t`. It is the usual surrogate, which weighs states by how often
-    they come about: not the gradient of the discounted ELBO, nor of any other function.
+    of the gradient has the weight 1 and not :math:`\gamma^t`. It is the usual surrogate, which weighs states by how
+    often they come about: not the gradient of the discounted ELBO, nor of any other function.
 
     Args:
         critic: :math:`V`, called with observations of shape ``(time, environments, ...)``, which returns a value for
@@ -255,6 +255,6 @@ def _check_recorder(log_q: Tensor, log_prob: Tensor) -> None:
     if (off > allowed).any():
         raise UsageError(
             f"the guide's log-probabilities of recorded actions are up to {off.max().item():.3g} nats from those they "
-            f"were drawn with: it is not the policy that took them, or has learned since. Record by the guide itself, with "
-            f"Rollouts(..., uses=1), or uses=2 and train(..., simultaneous=True) with a critic"
+            f"were drawn with: it is not the policy that took them, or has learned since. Record by the guide itself, "
+            f"with Rollouts(..., uses=1), or uses=2 and train(..., simultaneous=True) with a critic"
         )
