@@ -18,8 +18,8 @@ class MDP:
         rewards: :math:`r(s, a)`, shape ``(S, A)``.
 
     Raises:
-        UsageError: where shapes do not fit, a probability is negative, a row does not sum to one, or a reward is not
-            finite.
+        UsageError: where shapes, types or devices do not fit, a probability is negative, a row does not sum to one, or
+            a reward is not finite.
 
     Example:
         >>> import torch
@@ -37,6 +37,12 @@ class MDP:
             raise UsageError(
                 f"expected transitions of shape (states, actions, states) and rewards of shape (states, actions), "
                 f"found {shape} and {tuple(self.rewards.shape)}"
+            )
+        kinds = [(tensor.dtype, tensor.device) for tensor in (self.transitions, self.rewards)]
+        if kinds[0] != kinds[1] or not self.rewards.is_floating_point():
+            raise UsageError(
+                f"expected transitions and rewards of one floating-point type on one device, found "
+                f"{' and '.join(f'{dtype} on {device}' for dtype, device in kinds)}: write rewards.to(transitions)"
             )
         if not self.rewards.isfinite().all():
             raise UsageError("a reward is not finite: a state that must be avoided has a large negative one")

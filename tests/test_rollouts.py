@@ -192,7 +192,57 @@ def test_what_is_refused():
         TabularEnvironment(SOFT, 3, start=torch.ones(4))
 
 
-@pytest.mark.parametrize("column", ["reward", "next_observation"])
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        ("reward", lambda x: x.tolist(), "reward is of type list, expected a tensor"),
+        ("reward", lambda x: x[:, None], r"reward has shape \(3, 1\), expected \(3,\)"),
+        ("reward", lambda x: x[0], r"reward has shape \(\), expected \(3,\): one value for each environment"),
+        ("reward", lambda x: x.long(), "reward must be of a floating-point type, found torch.int64"),
+        ("terminated", lambda x: x.long(), "terminated must be boolean, found torch.int64"),
+        ("truncated", lambda x: x.float(), "truncated must be boolean, found torch.float32"),
+        ("next_observation", lambda x: x.numpy(), "next_observation is of type ndarray"),
+        ("observation", lambda x: x[:2], r"observation has shape \(2,\), expected \(3, ...\): a row for each"),
+    ],
+)
+def test_what_an_environment_returns(column, change, message):
+    """Columns of another kind are refused in the first step, by their name."""
+
+    class Other(TabularEnvironment):
+        def step(self, action):
+            outcome = super().step(action)
+            return outcome._replace(**{column: change(getattr(outcome, column))})
+
+    with pytest.raises(UsageError, match=message):
+        next(iter(Rollouts(Other(SOFT, 3), UniformChoice(2), 1)))
+
+
+def test_first_observation_that_is_no_tensor():
+    class Lists(TabularEnvironment):
+        def reset(self):
+            return super().reset().tolist()
+
+    with pytest.raises(UsageError, match="observation is of type list"):
+        next(iter(Rollouts(Lists(SOFT, 3), UniformChoice(2), 1)))
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (torch.tensor([0, -1, 1]), "environment 1 was given action -1, expected one from 0 to 1"),
+        (torch.tensor([0, 1, 2]), "environment 2 was given action 2"),
+        (torch.tensor([0.0, 1.0, 1.0]), "found actions of torch.float32"),
+        (torch.tensor([True, False, True]), "found actions of torch.bool"),
+        (torch.tensor([[0], [1], [1]]), r"shape \(3, 1\), expected whole numbers, shape \(3,\)"),
+    ],
+)
+def test_actions_that_are_none(action, message):
+    world = TabularEnvironment(SOFT, 3)
+    with pytest.raises(UsageError, match=message):
+        world.step(action)
+
+
+@pytest.mark.parametrize("column", ["observation", "reward", "next_observation"])
 def test_numbers_that_are_none(column):
     """They never come into a recording: the error says of which environment and when."""
 
@@ -204,7 +254,9 @@ def test_numbers_that_are_none(column):
             values[1] = torch.nan if self.steps == 3 else values[1]
             return outcome._replace(**{column: values})
 
-    with pytest.raises(DataError, match=f"{column} of environment 1 is not finite at step 2"):
+    with pytest.raises(
+        DataError, match=f"^{column} of environment 1 is not finite at step {3 if column == 'observation' else 2}"
+    ):
         next(iter(Rollouts(Broken(SOFT, 3), UniformChoice(2), 5)))
 
 

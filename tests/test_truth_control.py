@@ -282,6 +282,14 @@ def test_what_is_no_decision_process():
         MDP(T.P, T.R.log())
     with pytest.raises(UsageError, match=r"transitions\[0, 0\]"):
         MDP(T.P - 0.3, T.R)
+    with pytest.raises(
+        UsageError, match="one floating-point type on one device, found torch.float64 on cpu and torch.int"
+    ):
+        MDP(T.P, T.R.long())
+    with pytest.raises(UsageError, match="found torch.float64 on cpu and torch.float32 on cpu: write rewards.to"):
+        MDP(T.P, T.R.float())
+    with pytest.raises(UsageError, match="found torch.int64 on cpu and torch.int64 on cpu"):
+        MDP(torch.ones(1, 2, 1, dtype=torch.long), torch.zeros(1, 2, dtype=torch.long))
 
 
 @pytest.mark.parametrize(
@@ -307,6 +315,8 @@ def test_start_must_be_a_distribution():
         smooth_trajectories(SOFT, torch.ones(3) / 3, horizon=2)
     with pytest.raises(UsageError, match=r"start\[\] is"):
         smooth_trajectories(SOFT, torch.ones(4), horizon=2)
+    with pytest.raises(UsageError, match="horizon must be at least 1, found -1"):
+        smooth_trajectories(SOFT, torch.ones(4) / 4, horizon=-1)
 
 
 # Mutants

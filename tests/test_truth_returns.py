@@ -157,6 +157,34 @@ def test_no_gradient():
     assert not any(x.requires_grad for x in found)
 
 
+def test_what_weighs_nothing_is_not_looked_at():
+    """With a decay of one no value is read but the last; what is not known of an episode stays there."""
+    rewards, flags = torch.ones(4), torch.zeros(4, dtype=torch.bool)
+    unknown = torch.tensor([torch.nan, torch.inf, torch.nan, 10.0])
+    assert lambda_returns(rewards, unknown, flags, flags, decay=1.0).tolist() == [14.0, 13.0, 12.0, 11.0]
+    assert lambda_returns(rewards, unknown, flags, flags, discount=0.0).tolist() == [1.0] * 4
+    ends = torch.tensor([False, True, False, False])
+    apart = lambda_returns(rewards, torch.tensor([0.0, 0.0, 0.0, torch.nan]), ends, flags, decay=1.0)
+    assert apart[:2].tolist() == [2.0, 1.0]
+    assert apart[2:].isnan().all()
+
+
+@pytest.mark.parametrize("name", ["discount", "decay"])
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_settings_out_of_range(name, value):
+    rewards, values, *rest = recording()
+    message = f"{name} must be between 0 and 1, found {value}"
+    with pytest.raises(UsageError, match=message):
+        lambda_returns(rewards, *rest, **{name: value})
+    with pytest.raises(UsageError, match=message):
+        generalized_advantages(rewards, values, *rest, **{name: value})
+    with pytest.raises(UsageError, match=message):
+        v_trace(torch.zeros_like(rewards), rewards, values, *rest, **{name: value})
+    for clip in ("clip_rho", "clip_c"):
+        with pytest.raises(UsageError, match=f"{clip} must be at least 0, found -1"):
+            v_trace(torch.zeros_like(rewards), rewards, values, *rest, **{clip: -1})
+
+
 @pytest.mark.parametrize("shape", [(5,), (5, 2, 3)])
 def test_environments_are_apart(shape):
     """What one environment brings says nothing of another; any number of dimensions may follow time."""

@@ -10,6 +10,7 @@ from torch.distributions.transforms import TanhTransform
 
 import pyrogen.distributions.tanh_normal as module
 from pyrogen.distributions import TanhNormal
+from pyrogen.errors import UsageError
 from pyrogen.models import TanhNormalPolicy, UniformBox
 
 LOCS = [0.0, 0.7, -2.0, 9.0, -10.0]
@@ -126,6 +127,22 @@ def test_scale_of_a_policy():
     outputs = torch.tensor([[[0.0, -1e4], [0.0, 1e4], [0.0, 0.0]]])
     scale = TanhNormalPolicy(network).distribution(outputs).base_dist.base_dist.scale
     torch.testing.assert_close(scale.flatten().log(), torch.tensor([-5.0, 2.0, -1.5]), atol=1e-4, rtol=0)
+
+
+def test_policy_of_a_box():
+    """A coordinate has the location that the network says, and an odd number of outputs is refused."""
+    outputs = torch.tensor([[[3.0, -1.5, 0.0, 0.0]]])
+    base = TanhNormalPolicy(torch.nn.Identity()).distribution(outputs).base_dist.base_dist
+    assert base.loc.tolist() == [[[3.0, -1.5]]]
+    with pytest.raises(UsageError, match="the network has 3 outputs, expected an even number"):
+        TanhNormalPolicy(torch.nn.Linear(4, 3))(torch.zeros(5, 2, 4))
+
+
+def test_prior_is_as_precise_as_observations():
+    for dtype in (torch.float32, torch.float64):
+        fn = UniformBox(2).distribution(torch.zeros(5, 3, 4, dtype=dtype))
+        assert fn.sample().dtype == fn.log_prob(torch.zeros(2, dtype=dtype)).dtype == dtype
+    assert UniformBox(2).distribution(torch.zeros(5, 3, dtype=torch.long)).sample().dtype == torch.get_default_dtype()
 
 
 # Mutants

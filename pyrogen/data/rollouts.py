@@ -53,9 +53,9 @@ class Environment(Protocol):
 class Rollouts:
     r"""Iterate over recordings of a policy, without end; each is made when it is asked for.
 
-    A recording is a dict of columns, time first: ``observation``, ``action``, ``reward``, ``next_observation``,
-    ``terminated``, ``truncated``, and ``log_prob``, in nats, of the action under the policy that took it. Episodes go
-    on from one recording to the next.
+    A recording is a dict of columns on the policy's device, time first: ``observation``, ``action``, ``reward``,
+    ``next_observation``, ``terminated``, ``truncated``, and ``log_prob``, in nats, of the action under the policy that
+    took it. Episodes go on from one recording to the next.
 
     Args:
         environment: where to act.
@@ -66,7 +66,8 @@ class Rollouts:
             point, ``train(..., simultaneous=True)``, learn from the same one.
 
     Raises:
-        UsageError: where a number is less than one.
+        UsageError: where a number is less than one; while recording, where what the environment or the policy returns
+            has another shape or type than a column.
         ProgramError: where the policy draws no ``action``, while recording.
         DataError: where an observation or a reward is not finite, while recording.
 
@@ -104,10 +105,12 @@ class Rollouts:
     @torch.no_grad()
     def _record(self) -> dict[str, Tensor]:
         observation = self.environment.reset() if self.observation is None else self.observation
+        self._check(observation=observation)
         steps = []
         for _ in range(self.num_steps):
             action, log_prob = self._act(observation)
             outcome = self.environment.step(action)
+            self._check(action=action, **outcome._asdict())
             steps.append(
                 {
                     "observation": observation,
@@ -121,7 +124,8 @@ class Rollouts:
             )
             observation = outcome.observation
         self.observation = observation
-        recording = {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+        device = first_device(self.policy) or steps[0]["reward"].device
+        recording = {name: torch.stack([step[name].to(device) for step in steps]) for name in steps[0]}
         _check_finite(recording)
         return recording
 
@@ -137,6 +141,23 @@ class Rollouts:
         site = trace.nodes["action"]
         return site["value"][0], site["fn"].log_prob(site["value"])[0]
 
+    def _check(self, **columns: Any) -> None:
+        """Refuse what is no column of a recording: shapes, flags and rewards of the wrong kind."""
+        environments = self.environment.num_environments
+        for name, column in columns.items():
+            if not isinstance(column, Tensor):
+                raise UsageError(f"{name} is of type {type(column).__name__}, expected a tensor: torch.as_tensor(...)")
+            is_number = name in ("reward", "terminated", "truncated")
+            if column.shape[:1] != (environments,) or (is_number and column.dim() != 1):
+                expected = f"({environments},): one value" if is_number else f"({environments}, ...): a row"
+                raise UsageError(f"{name} has shape {tuple(column.shape)}, expected {expected} for each environment")
+            if name in ("terminated", "truncated") and column.dtype != torch.bool:
+                raise UsageError(f"{name} must be boolean, found {column.dtype}: return {name}.bool()")
+            if name == "reward" and not column.is_floating_point():
+                raise UsageError(
+                    f"reward must be of a floating-point type, found {column.dtype}: return reward.float()"
+                )
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the episodes are, and the recording that is still to be used."""
         return {
@@ -149,7 +170,9 @@ class Rollouts:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         self.environment.load_state_dict(state["environment"])
-        self.observation, self.recording = state["observation"], dict(state["recording"])
+        device = first_device(self.policy)
+        self.observation = state["observation"]
+        self.recording = {name: column.to(device) for name, column in state["recording"].items()}
         self.left = state["left"]
 
 

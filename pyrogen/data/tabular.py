@@ -70,7 +70,12 @@ class TabularEnvironment:
         return self._observed()
 
     def step(self, action: Tensor) -> Outcome:
-        """Act by numbers of actions, shape ``(environments,)``."""
+        """Act by numbers of actions, shape ``(environments,)``.
+
+        Raises:
+            UsageError: where they are no whole numbers, or not those of actions.
+        """
+        self._check(action)
         action = action.to(self.state.device)
         reward = self.mdp.rewards[self.state, action]
         self.state = torch.multinomial(self.mdp.transitions[self.state, action], 1).squeeze(-1)
@@ -82,6 +87,19 @@ class TabularEnvironment:
         self.state = torch.where(ended, self._begin(), self.state)
         self.time = torch.where(ended, torch.zeros_like(self.time), self.time)
         return Outcome(reward, next_observation, terminated, truncated, self._observed())
+
+    def _check(self, action: Tensor) -> None:
+        if action.is_floating_point() or action.dtype == torch.bool or action.shape != (self.num_environments,):
+            raise UsageError(
+                f"found actions of {action.dtype}, shape {tuple(action.shape)}, expected whole numbers, shape "
+                f"({self.num_environments},), as a Categorical draws them"
+            )
+        wrong = ((action < 0) | (action >= self.mdp.num_actions)).nonzero()
+        if len(wrong):
+            raise UsageError(
+                f"environment {int(wrong[0])} was given action {int(action[wrong[0]])}, expected one from 0 to "
+                f"{self.mdp.num_actions - 1}"
+            )
 
     def _begin(self) -> Tensor:
         return torch.multinomial(self.start, self.num_environments, replacement=True)

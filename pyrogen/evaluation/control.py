@@ -269,6 +269,7 @@ def smooth_trajectories(
                 [0.2689, 0.7311],
                 [0.1345, 0.8655]])
     """
+    _check(temperature, horizon, 1.0)
     if tuple(start.shape) != (mdp.num_states,):
         raise UsageError(f"start must have shape ({mdp.num_states},), one for each state; found {tuple(start.shape)}")
     check_distribution("start", start)

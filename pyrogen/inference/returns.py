@@ -6,6 +6,7 @@ row of the recording belongs to another. ``terminated`` says that nothing follow
 was not seen. The last row is taken as truncated. No gradient flows through what these functions return.
 """
 
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -30,13 +31,13 @@ def discounted_returns(
         next_values: :math:`V(s_{t+1})`, in the unit of rewards, same shape; of a new episode's first state never.
         terminated: whether nothing follows step :math:`t`, boolean, same shape.
         truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
-        discount: :math:`\gamma`.
+        discount: :math:`\gamma`, from 0 to 1.
 
     Returns:
         :math:`G_t`, same shape, without gradient.
 
     Raises:
-        UsageError: where shapes differ, or a flag is not boolean.
+        UsageError: where shapes differ, a flag is not boolean, or a setting is out of range.
 
     Example:
         >>> rewards, flags = torch.ones(3), torch.zeros(3, dtype=torch.bool)
@@ -71,14 +72,14 @@ def lambda_returns(
         next_values: :math:`V(s_{t+1})`, same shape; of a new episode's first state never.
         terminated: whether nothing follows step :math:`t`, boolean, same shape.
         truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
-        discount: :math:`\gamma`.
-        decay: :math:`\lambda`.
+        discount: :math:`\gamma`, from 0 to 1.
+        decay: :math:`\lambda`, from 0 to 1.
 
     Returns:
         :math:`G^\lambda_t`, same shape, without gradient.
 
     Raises:
-        UsageError: where shapes differ, or a flag is not boolean.
+        UsageError: where shapes differ, a flag is not boolean, or a setting is out of range.
 
     References:
         Learning to Predict by the Methods of Temporal Differences (Sutton, 1988), https://doi.org/10.1007/BF00115009
@@ -88,10 +89,11 @@ def lambda_returns(
         >>> lambda_returns(rewards, torch.full((3,), 8.0), flags, flags, decay=0.5)
         tensor([9.7500, 9.5000, 9.0000])
     """
+    _check_range(1.0, discount=discount, decay=decay)
     _check(rewards, next_values=next_values, terminated=terminated, truncated=truncated)
     bootstrap = _bootstrap(next_values, terminated)
     goes_on = _goes_on(rewards, terminated, truncated)
-    return _summed_back(rewards + discount * (1 - decay * goes_on) * bootstrap, discount * decay * goes_on)
+    return _summed_back(rewards + _weighed(discount * (1 - decay * goes_on), bootstrap), discount * decay * goes_on)
 
 
 @torch.no_grad()
@@ -119,14 +121,14 @@ def generalized_advantages(
         next_values: :math:`V(s_{t+1})`, same shape; of a new episode's first state never.
         terminated: whether nothing follows step :math:`t`, boolean, same shape.
         truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
-        discount: :math:`\gamma`.
-        decay: :math:`\lambda`.
+        discount: :math:`\gamma`, from 0 to 1.
+        decay: :math:`\lambda`, from 0 to 1.
 
     Returns:
         :math:`\hat A_t`, same shape, without gradient.
 
     Raises:
-        UsageError: where shapes differ, or a flag is not boolean.
+        UsageError: where shapes differ, a flag is not boolean, or a setting is out of range.
 
     References:
         High-Dimensional Continuous Control Using Generalized Advantage Estimation (Schulman et al., 2016),
@@ -137,6 +139,7 @@ def generalized_advantages(
         >>> generalized_advantages(rewards, torch.full((3,), 8.0), torch.full((3,), 8.0), flags, flags, decay=0.5)
         tensor([1.7500, 1.5000, 1.0000])
     """
+    _check_range(1.0, discount=discount, decay=decay)
     _check(rewards, values=values, next_values=next_values, terminated=terminated, truncated=truncated)
     errors = rewards + discount * _bootstrap(next_values, terminated) - values
     return _summed_back(errors, discount * decay * _goes_on(rewards, terminated, truncated))
@@ -176,6 +179,8 @@ def v_trace(
     with :math:`\rho_t = \min(\bar\rho, w_t)`, :math:`c_t = \lambda \min(\bar c, w_t)` and
     :math:`w_t = \pi(a_t \mid s_t) / \mu(a_t \mid s_t)`. Its fixed point is the value of :math:`\pi` where nothing is
     clipped, and else that of a policy between :math:`\mu` and :math:`\pi`, which :math:`\bar\rho` alone decides.
+    It is there for :math:`\gamma < 1`, and repeated targets come to it for :math:`\bar\rho \ge \bar c`, where
+    :math:`\mathbb{E}_\mu[\rho_t]` is bounded away from zero in each state.
     Where :math:`\mu = \pi`, :math:`v_t` is the λ-return.
 
     Args:
@@ -185,16 +190,16 @@ def v_trace(
         next_values: :math:`V(s_{t+1})`, same shape; of a new episode's first state never.
         terminated: whether nothing follows step :math:`t`, boolean, same shape.
         truncated: whether the episode was cut off after step :math:`t`, boolean, same shape.
-        discount: :math:`\gamma`.
-        decay: :math:`\lambda`.
-        clip_rho: :math:`\bar\rho`.
-        clip_c: :math:`\bar c`.
+        discount: :math:`\gamma`, from 0 to 1.
+        decay: :math:`\lambda`, from 0 to 1.
+        clip_rho: :math:`\bar\rho`, at least 0; may be infinite.
+        clip_c: :math:`\bar c`, likewise.
 
     Returns:
         Targets and advantages.
 
     Raises:
-        UsageError: where shapes differ, or a flag is not boolean.
+        UsageError: where shapes differ, a flag is not boolean, or a setting is out of range.
 
     References:
         IMPALA: Scalable Distributed Deep-RL with Importance Weighted Actor-Learner Architectures (Espeholt et al.,
@@ -207,6 +212,8 @@ def v_trace(
         >>> v_trace(zeros - 20.0, rewards, zeros + 8.0, zeros + 8.0, flags, flags).targets  # of another policy
         tensor([8., 8., 8.])
     """
+    _check_range(1.0, discount=discount, decay=decay)
+    _check_range(inf, clip_rho=clip_rho, clip_c=clip_c)
     flags = {"terminated": terminated, "truncated": truncated}
     _check(rewards, log_ratios=log_ratios, values=values, next_values=next_values, **flags)
     ratios = log_ratios.exp()
@@ -217,6 +224,13 @@ def v_trace(
     targets = values + corrections
     following = torch.where(goes_on > 0, torch.cat([targets[1:], bootstrap[-1:]]), bootstrap)
     return VTrace(targets, rho * (rewards + discount * following - values))
+
+
+def _check_range(most: float, **settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value <= most:
+            expected = "at least 0" if most == inf else f"between 0 and {most:g}"
+            raise UsageError(f"{name} must be {expected}, found {value}")
 
 
 def _check(rewards: Tensor, **others: Tensor) -> None:
@@ -247,5 +261,10 @@ def _summed_back(terms: Tensor, factors: Tensor) -> Tensor:
     r"""Solve :math:`x_t = a_t + f_t x_{t+1}` from the last step to the first."""
     summed = [terms[-1]]
     for term, factor in zip(terms[:-1].flip(0), factors[:-1].flip(0), strict=True):
-        summed.append(term + factor * summed[-1])
+        summed.append(term + _weighed(factor, summed[-1]))
     return torch.stack(summed[::-1])
+
+
+def _weighed(factor: Tensor, value: Tensor) -> Tensor:
+    """Multiply, where a weight of zero does not even look: what it weighs may be infinite, or not known."""
+    return torch.where(factor == 0, torch.zeros_like(value), factor * value)

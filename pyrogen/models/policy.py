@@ -112,7 +112,13 @@ class TanhNormalPolicy(Policy):
         self.network = network
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
-        loc, raw_scale = self.network(observation).chunk(2, -1)
+        outputs = self.network(observation)
+        if outputs.shape[-1] % 2:
+            raise UsageError(
+                f"the network has {outputs.shape[-1]} outputs, expected an even number: a location and a scale for "
+                f"each coordinate of an action"
+            )
+        loc, raw_scale = outputs.chunk(2, -1)
         return TanhNormal(loc, (-5 + 3.5 * (1 + raw_scale.tanh())).exp()).to_event(1)
 
 
@@ -155,7 +161,8 @@ class UniformBox(Policy):
         self.num_dims = num_dims
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
-        end = torch.ones(self.num_dims, device=observation.device)
+        dtype = observation.dtype if observation.is_floating_point() else torch.get_default_dtype()
+        end = torch.ones(self.num_dims, dtype=dtype, device=observation.device)
         return dist.Uniform(-end, end).to_event(1)
 
 
