@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 
 from pyrogen.data import Rollouts, TabularEnvironment
-from pyrogen.evaluation import variational_values
+from pyrogen.evaluation import policy_values, variational_values
 from pyrogen.inference import KLControl, train
 from pyrogen.mdp import MDP
 from pyrogen.models import trajectory_plates
@@ -25,17 +25,19 @@ def prior(observation, reward, **_):
 
 
 def policy(observation, **_):
-    logits = pyro.param("logits", torch.zeros(24, 2))
+    logits = pyro.param("logits", torch.zeros(world.num_observations, 2))
     with trajectory_plates(observation):
         pyro.sample("action", dist.Categorical(logits=logits[observation]))
 
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--steps", type=int, default=300)
-adam = partial(torch.optim.Adam, lr=0.05)
-rollouts = Rollouts(TabularEnvironment(WORLD, 64, horizon=5), policy, num_steps=5)
-for step in train(KLControl(), prior, policy, rollouts, adam, num_steps=parser.parse_args().steps):
+pyro.set_rng_seed(0)
+world = TabularEnvironment(WORLD, 64, horizon=5)
+adam, decay = partial(torch.optim.Adam, lr=0.1), partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.985)
+for step in train(KLControl(), prior, policy, Rollouts(world, policy, num_steps=5), adam, scheduler=decay,
+                  num_steps=parser.parse_args().steps):  # fmt: skip
     print(f"\rELBO {-step.loss / 64:.2f} nats", end="")
-print()
-for room, best in enumerate(variational_values(WORLD, horizon=5).policy[0, :, 1]):
-    print(f"room {room}: right with probability {pyro.param('logits')[room].softmax(-1)[1]:.2f}, at best {best:.2f}")
+q, best = pyro.param("logits").detach().softmax(-1)[:20].reshape(5, 4, 2), variational_values(WORLD, horizon=5)
+print("\nright, from each room:", q[0, :, 1], "at best", best.policy[0, :, 1])
+print("values in nats:", policy_values(WORLD, q, horizon=5)[0], "at best", best.values[0])

@@ -22,6 +22,8 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+import pyrogen.data.rollouts
+from pyrogen.data import Outcome, Rollouts
 from pyrogen.inference import (
     DRAGAN,
     ELBO,
@@ -471,6 +473,36 @@ def test_the_first_batch_is_moved_to_the_programs_device():
     training = train(ELBO(), model, guide, [torch.zeros(6, 4)], torch.optim.Adam)
     with pytest.raises(HOST_READ):
         next(training)
+
+
+def test_recordings_lie_where_the_policy_does(monkeypatch):
+    """Whatever the environment returns, also where a fit goes on from a state that was saved on another device."""
+    monkeypatch.setattr(pyrogen.data.rollouts, "_check_finite", lambda recording: None)  # reads every number
+
+    class OnHost:
+        num_environments = 3
+
+        def reset(self):
+            return torch.rand(3, 4)
+
+        def step(self, action):
+            ends = torch.zeros(3, dtype=torch.bool)
+            return Outcome(torch.rand(3), self.reset(), ends, ends, self.reset())
+
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state):
+            pass
+
+    rollouts = Rollouts(OnHost(), on_device(CategoricalPolicy(MLP(4, 2, (8,)))), 2, uses=2)
+    first = next(iter(rollouts))
+    state = rollouts.state_dict()
+    state["recording"] = {name: torch.empty(column.shape, dtype=column.dtype) for name, column in first.items()}
+    rollouts.load_state_dict(state)
+    again = iter(rollouts)
+    for recording in (first, next(again), next(again)):
+        assert {column.device.type for column in recording.values()} == {DEVICE}
 
 
 @pytest.mark.parametrize("bounded", [False, True])

@@ -522,6 +522,9 @@ def test_unfinished_episodes_need_a_critic():
     cut = {**recording, "terminated": recording["truncated"], "truncated": recording["terminated"]}
     with pytest.raises(UsageError, match="16 episodes go on after the last step"):
         KLControl()(model, policy, **cut)
+    early = {**recording, "truncated": (torch.arange(2) == 0)[:, None].expand_as(recording["action"])}
+    with pytest.raises(UsageError, match="16 episodes go on after the last step"):  # cut off before the last row
+        KLControl()(model, policy, **early)
     with pyro.validation_enabled(False):  # not looked at, and not taken for worth nothing
         gradient = torch.autograd.grad(KLControl()(model, policy, **unfinished), policy.network.weight)[0]
     assert gradient.isnan().any()

@@ -207,7 +207,6 @@ def _replayed(model: Program, guide: Program, args: tuple[Any, ...], columns: Ma
                 f"the guide draws {name!r}, of which there is no recording: recordings have a column for each latent "
                 f"site, found {', '.join(recorded.nodes) or 'none'}"
             )
-    _check_observed(traces)
     for site in (*sample_sites(traces.model), *sample_sites(traces.guide)):
         if site["name"] in DYNAMICS:
             raise ProgramError(
@@ -221,6 +220,7 @@ def _replayed(model: Program, guide: Program, args: tuple[Any, ...], columns: Ma
                 f"for each step of each environment, {tuple(shape)}: put it into plates of time (dim=-2) and "
                 f"environments (dim=-1), and what is left into the event with .to_event(...)"
             )
+    _check_observed(traces)
     if "log_prob" in columns and "action" in latents and is_validation_enabled():
         _check_recorder(traces.guide.nodes["action"]["unscaled_log_prob"], columns["log_prob"])
     return traces
