@@ -127,6 +127,8 @@ def test_report_stands_alone(capsys: pytest.CaptureFixture[str], run: Path) -> N
         "traversals",
         "latents",
         "pareto",
+        "ranks",
+        "replicates",
     ]
     assert all((run / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
     assert all(f'id="{name}"' in page for name in pictures)

@@ -114,6 +114,6 @@ def guide_forecasts(guide: Program, batches: Batches, site: str = "y", column: s
         fn = node.get("fn")
         if not isinstance(fn, Categorical):
             raise ProgramError(f"the guide has no categorical site {site!r}, whose accuracy there would be")
-        return _best(fn, batch[column])[batch[column] >= 0]
+        return _best(fn, batch[column])
 
     return Forecasts(*over(batches, forecast, guide).unbind(-1))
