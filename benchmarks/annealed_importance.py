@@ -150,7 +150,7 @@ def fitted(part: str, name: str, data: Dataset, seed: int, share: float, device:
 # Figures
 
 
-def prior_of(model: Generator) -> Program:
+def prior_of(model: Generator | VAE) -> Program:
     """Return the model's prior, without the decoder that the whole model runs."""
 
     def prior(x: Tensor) -> None:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
+from annealed_importance import prior_of
 from report import (
     RESULTS,
     append_row,
@@ -27,7 +27,7 @@ from report import (
     versions,
     write,
 )
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import MultiStepLR
 
@@ -38,7 +38,6 @@ from pyrogen.models import VAE
 from pyrogen.models.encoder import GaussianEncoder
 from pyrogen.models.likelihood import Bernoulli
 from pyrogen.nn import MLP
-from pyrogen.sites import Program
 
 ROWS = RESULTS / "importance_weighted.jsonl"
 DRAWS = (1, 5, 50)
@@ -63,16 +62,6 @@ def autoencoder(data: Dataset) -> tuple[VAE, GaussianEncoder]:
 def passes(stages: int) -> list[int]:
     """Return after how many passes over the data each stage ends: they take 1, 3, 9, ... of them."""
     return [sum(3**i for i in range(stage + 1)) for stage in range(stages)]
-
-
-def prior_of(model: VAE) -> Program:
-    """Return the model's prior, without the decoder that the whole model runs."""
-
-    def prior(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(model.zero, 1.0).to_event(1))
-
-    return prior
 
 
 def measure(draws: int, seed: int, stages: int, temperatures: int, device: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pyrogen.parameters import first_device
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import unwrapped
 
-__all__ = ["calibration", "checks", "forecasts", "ranks"]
+__all__ = ["BINS", "calibration", "checks", "forecasts", "ranks"]
 
 SHARED = "latents are shared by all data: whether their one posterior is right takes many data sets that are simulated"
 NO_POSTERIOR = "there is no posterior to hold to what the model simulates, and there are no forecasts of labels"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from pyrogen import evaluation
 from pyrogen.axis import Fitted
-from pyrogen.calibration_axis import checks, forecasts, ranks
+from pyrogen.calibration_axis import BINS, checks, forecasts, ranks
 from pyrogen.calibration_pictures import check_histograms, rank_band, rank_histograms, reliability_diagram
 from pyrogen.data import Dataset
 from pyrogen.errors import PyrogenError
@@ -15,7 +15,7 @@ from pyrogen.recipe import Programs
 
 __all__ = ["calibration_exhibits"]
 
-BATCH, BINS = 500, 20
+BATCH = 500
 
 
 def calibration_exhibits(programs: Programs, dataset: Dataset, objective: Objective) -> list[Exhibit]:

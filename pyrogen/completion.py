@@ -190,7 +190,8 @@ def completions(
     first = {name: columns[name][:number].to(device) for name in names}
     missing = mask_of(mask, number, dataset.spec.shape, seed) | columns["x"][:number].isnan()
     missing = _some(mask, missing).to(device)
-    if _is_implicit(programs.model, first):
+    filled = {name: values.nan_to_num() for name, values in first.items()}
+    if _is_implicit(programs.model, filled):
         if draws not in (None, 1):
             raise UsageError(f"a latent search has one completion of each datum, and no draws: found {draws} draws")
         if sweeps is not None:
@@ -202,7 +203,7 @@ def completions(
                 f"{name} is for models whose data have no density, and are searched for: leave --{name} out"
             )
     draws = 3 if draws is None else draws
-    if names == ["x"] and _has_posterior(programs, first):
+    if names == ["x"] and _has_posterior(programs, filled):
         return _imputed(programs, first["x"], missing, draws, sweeps)
     first, missing = {name: torch.cat([values] * draws) for name, values in first.items()}, torch.cat([missing] * draws)
     with evaluating(*programs):
@@ -217,9 +218,8 @@ def completions(
 
 
 def _is_implicit(model: Program, columns: Mapping[str, Tensor]) -> bool:
-    filled = {name: column.nan_to_num() for name, column in columns.items()}
     with rehearsal(modules_of(model).values()), evaluating(model):
-        sites = poutine.trace(model).get_trace(**filled).nodes
+        sites = poutine.trace(model).get_trace(**columns).nodes
     return "x" in sites and is_implicit(sites["x"]["fn"])
 
 
@@ -290,9 +290,8 @@ def _has_posterior(programs: Programs, columns: dict[str, Tensor]) -> bool:
     model, guide = programs
     if guide is None:
         return False
-    filled = {name: column.nan_to_num() for name, column in columns.items()}
     with evaluating(model, guide):
-        return not lacks_density(guide, filled) and not shared_latents(model, guide, **filled).nodes
+        return not lacks_density(guide, columns) and not shared_latents(model, guide, **columns).nodes
 
 
 def _imputed(programs: Programs, x: Tensor, missing: Tensor, draws: int, sweeps: int | None) -> Completions:

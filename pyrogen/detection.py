@@ -14,7 +14,7 @@ from pyrogen import evaluation
 from pyrogen.arguments import device_of, make_parser, parse
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate, auroc
-from pyrogen.files import translate_errors, write_file
+from pyrogen.files import write_named
 from pyrogen.result import Result
 from pyrogen.scorers import Scorer, data_to_rank, held_out, scorer
 
@@ -150,9 +150,7 @@ def _write(out: Path, found: Mapping[str, Mapping[str, Tensor]]) -> None:
         if scores:
             columns = (scores[name].tolist() for name in names)
             writer.writerows([part, i, *row] for i, row in enumerate(zip(*columns, strict=True)))
-    with translate_errors(out, "write"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, text.getvalue().encode())
+    write_named(out, text.getvalue().encode())
 
 
 def _lines(model: Scorer, of: str, values: Mapping[str, Any], figures: Mapping[str, Estimate]) -> list[str]:

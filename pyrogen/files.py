@@ -77,6 +77,13 @@ def write_file(path: str | Path, data: bytes) -> None:
         write_synchronised(stage, data)
 
 
+def write_named(path: str | Path, data: bytes) -> None:
+    """Write a file where someone asked for it, as :func:`write_file`, and make its folder where there is none."""
+    with translate_errors(path, "write"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, data)
+
+
 def write_link(path: str | Path, target: str) -> None:
     """Make or replace a symbolic link in one step; on InputOutputError the old link is unharmed."""
     with staged(Path(path)) as stage:

@@ -21,7 +21,7 @@ from pyrogen.data import Unpaired
 from pyrogen.distributions import Choice
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
-from pyrogen.files import translate_errors, write_file
+from pyrogen.files import write_named
 from pyrogen.loading import load
 from pyrogen.programs import simulate
 from pyrogen.recipe import Programs, Recipe
@@ -78,7 +78,7 @@ def sample(arguments: Sequence[str]) -> Result:
     draws = {name: value.cpu() for name, value in _draws(recipe, run, spec, programs, number, options).items()}
     if spec.sample_rate is not None:
         say(speed(number, draws["x"].shape[-1], spec.sample_rate, time.perf_counter() - begin))
-    _write(out, WRITERS[out.suffix](draws, spec))
+    write_named(out, WRITERS[out.suffix](draws, spec))
     values: dict[str, Any] = {"out": str(out), "sites": {name: list(value.shape) for name, value in draws.items()}}
     lines = [f"{out}: {number:,} draws"]
     if spec.symbols is not None and "x" in draws:
@@ -132,13 +132,6 @@ def _labels(programs: Programs, spec: DataSpec, number: int, label: int | None) 
     if not 0 <= label < spec.num_classes:
         raise UsageError(f"--label must be from 0 to {spec.num_classes - 1}, found {label}")
     return {"y": torch.full_like(labels["y"], label)}
-
-
-def _write(out: Path, data: bytes) -> None:
-    """Write a file, and make its folder where there is none."""
-    with translate_errors(out, "write"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, data)
 
 
 def _npz(draws: Mapping[str, Tensor], spec: DataSpec) -> bytes:
@@ -233,7 +226,7 @@ def complete(arguments: Sequence[str]) -> Result:
     options["mask"] = options["mask"] or ("bottom" if len(spec.shape) > 1 else "right")
     of = {name: options[name] for name in ("split", "mask", "number", "draws", "sweeps", "seed", "starts", "noise")}
     found = completions(programs, dataset, **of)
-    _write(out, completion_rows(found, spec).light if out.suffix == ".png" else _npz(found.arrays(), spec))
+    write_named(out, completion_rows(found, spec).light if out.suffix == ".png" else _npz(found.arrays(), spec))
     values = {
         "out": str(out),
         "method": found.method,

@@ -18,7 +18,7 @@ from pyrogen.card import accepted_columns, learned
 from pyrogen.data import Dataset, Text, Unpaired, encode_wav
 from pyrogen.errors import DataError, UsageError
 from pyrogen.evaluation import evaluating
-from pyrogen.files import translate_errors, write_file
+from pyrogen.files import write_named
 from pyrogen.loading import load
 from pyrogen.page import template
 from pyrogen.programs import simulate
@@ -126,10 +126,8 @@ def write_judging(
     if question is None:
         question = "One of the two is real. Which?" if how.data else f"Which {SENSES[sense]} more real?"
     html = template("judge.html").render(page=name, kind=sense, pairs=pairs, question=question)
-    with translate_errors(page, "write"):
-        page.parent.mkdir(parents=True, exist_ok=True)
-    write_file(beside, key.to_bytes())  # first: a page without its key would be judged for nothing
-    write_file(page, html.encode())
+    write_named(beside, key.to_bytes())  # first: a page without its key would be judged for nothing
+    write_named(page, html.encode())
     return page, beside
 
 

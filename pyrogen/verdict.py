@@ -9,7 +9,7 @@ from pyrogen.answers import Key, counted, read_answers, read_key
 from pyrogen.arguments import device_of, make_parser, parse
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import WinRate
-from pyrogen.files import translate_errors, write_file
+from pyrogen.files import write_named
 from pyrogen.judging import Judging, key_path, write_judging
 from pyrogen.result import Result
 
@@ -81,9 +81,7 @@ def _count(options: Mapping[str, Any]) -> Result:
     values = {"page": key.page, "a": key.a, "b": key.b, "num_pairs": len(key.left), "num_judges": len(by_judge)}
     values |= _to_json(together) | {"interval_of": of, "level": LEVEL}
     values |= {"judges": {name: _to_json(found) for name, found in by_judge.items()}}
-    with translate_errors(out, "write"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, json.dumps(values, indent=2).encode())
+    write_named(out, json.dumps(values, indent=2).encode())
     return Result(values | {"out": str(out)}, _lines(key, together, by_judge, of), options["json"])
 
 
