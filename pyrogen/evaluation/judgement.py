@@ -125,19 +125,17 @@ def wilson_interval(
     r"""Return the rates at which as many judgements would not be further from what was found than some deviations.
 
     .. math::
-        \frac{p + \frac{q^2}{2 n} \pm q \sqrt{\frac{p (1 - p) - \tau / 4}{n} + (1 - \tau) \frac{q^2}{4 n^2}}}
-            {1 + \frac{q^2}{n}}
+        \frac{p + \frac{q^2}{2 n} \pm q \sqrt{\frac{p (1 - p) - \tau / 4}{n} + \frac{q^2}{4 n^2}}}{1 + \frac{q^2}{n}}
 
-    are the solutions :math:`\pi` of :math:`(p - \pi)^2 = q^2 (\pi (1 - \pi) - \tau / 4) / n`, where a judgement is a
-    half with probability :math:`\tau`, and else one or zero. Without ties it is Wilson's interval. The formula adds
-    :math:`q^2` coins, none of them a tie, and so :math:`\tau` is the share of ties times :math:`n / (n + q^2)`: where
-    all were ties, others need not be.
+    are the solutions :math:`\pi` of :math:`(p - \pi)^2 = q^2 (\pi (1 - \pi) - \tau' / 4) / n`, where a judgement is a
+    half with probability :math:`\tau' = \tau n / (n + q^2)`, and else one or zero. Without ties it is Wilson's
+    interval. It adds :math:`q^2` coins, none of them a tie: where all were ties, others need not be.
 
     Args:
         rate: :math:`p`, a share of wins, with half of the ties.
         count: :math:`n`, of how many; need not be whole.
         quantile: :math:`q`, standard deviations; by default those of 95%.
-        ties: the share of ties.
+        ties: :math:`\tau`, the share of ties.
 
     References:
         Probable Inference, the Law of Succession, and Statistical Inference (Wilson, 1927),
@@ -150,8 +148,7 @@ def wilson_interval(
         [0.4323, 0.5677]
     """
     shrunk = quantile**2 / count
-    ties = ties / (1 + shrunk)
-    half = quantile * ((rate * (1 - rate) - ties / 4) / count + (1 - ties) * shrunk / (4 * count)) ** 0.5
+    half = quantile * ((rate * (1 - rate) - ties / 4 + shrunk / 4) / count) ** 0.5
     return max(0.0, (rate + shrunk / 2 - half) / (1 + shrunk)), min(1.0, (rate + shrunk / 2 + half) / (1 + shrunk))
 
 
