@@ -404,7 +404,8 @@ def truth(step: int) -> dict[str, Any]:
     return {"step": step, "w": torch.rand(20_000, generator=generator), "rng": generator.get_state()}
 
 
-def write_forever(path: Path, mutant: str) -> None:
+def write_forever(path: Path, mutant: str, progress: int) -> None:
+    """Log and save step after step, and say so before each save by a byte to a pipe."""
     if mutant == "in place":
         storage.staged = written_in_place  # type: ignore[assignment]
     run = Run.open(path)
@@ -417,28 +418,41 @@ def write_forever(path: Path, mutant: str) -> None:
         while True:
             step += 1
             run.log(step, loss=1.0 / step)
+            os.write(progress, b".")
             run.save(step, truth(step), best=step % 3 == 0)
 
 
 @contextmanager
-def written_in_place(path: Path) -> Iterator[Path]:
+def written_in_place(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
     files._discard(path)
     yield path
 
 
 def kill_writers(path: Path, kills: int, mutant: str) -> dict[str, Any]:
-    """Kill a writer again and again at random moments, and look at what it leaves before the next one cleans up."""
+    """Kill a writer again and again at random moments, and look at what it leaves before the next one cleans up.
+
+    The moments are spread over a save, however long it takes: where other work goes on, one would not even begin in a
+    time that is fixed.
+    """
     run, draw, problems, locks = Run.create(path, {}), random.Random(0), [], 0
     for _ in range(kills):
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             try:
                 warnings.simplefilter("ignore")
-                write_forever(path, mutant)
+                write_forever(path, mutant, writing)
             finally:
                 os._exit(1)
-        time.sleep(draw.uniform(0.0, 0.08))
+        os.close(writing)
+        os.read(reading, 1)
+        began = time.monotonic()
+        for _ in range(draw.randint(1, 3)):
+            os.read(reading, 1)
+            began, saved_in = time.monotonic(), time.monotonic() - began
+        time.sleep(draw.uniform(0.0, saved_in))
         os.kill(child, signal.SIGKILL)
+        os.close(reading)
         os.waitpid(child, 0)
         try:
             inspect(run)
