@@ -15,7 +15,7 @@ from pyrogen.pictures import Drawing, Ink
 
 __all__ = ["check_histograms", "rank_band", "rank_histograms", "reliability_diagram"]
 
-BINS = 10
+BINS = 15
 """Of a reliability diagram: few enough to have forecasts in each."""
 
 ACROSS = 3

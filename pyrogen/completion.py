@@ -208,9 +208,13 @@ def completions(
     first, missing = {name: torch.cat([values] * draws) for name, values in first.items()}, torch.cat([missing] * draws)
     with evaluating(*programs):
         d = _distribution(programs, first)
+        is_exact = d.given(first["x"], ~missing).is_exact
+        if is_exact and sweeps is not None:
+            raise UsageError(
+                "nothing that is known comes after what is missing, so that draws are exact at once: leave --sweeps out"
+            )
         sweeps = SWEEPS if sweeps is None else sweeps
         completed = complete(d, first["x"], missing, sweeps)
-        is_exact = d.given(first["x"], ~missing).is_exact
     x, missing = first["x"][:number], missing[:number]
     method: Method = "exact" if is_exact else "gibbs"
     completed = completed.unflatten(0, (draws, number)).cpu()

@@ -29,7 +29,8 @@ def complete(run, *words, capsys):
 @pytest.mark.parametrize("mask", ["bottom", "top", "left", "right", "random:0.3"])
 def test_what_is_known_stays(run, mask, tmp_path, capsys):
     out = tmp_path / "found.npz"
-    words = ("--mask", mask, "-n", "3", "--draws", "2", "--sweeps", "1", "--out", str(out))
+    sweeps = () if mask == "bottom" else ("--sweeps", "1")
+    words = ("--mask", mask, "-n", "3", "--draws", "2", *sweeps, "--out", str(out))
     said = complete(run, *words, capsys=capsys)
     how = {"method": "exact" if mask == "bottom" else "gibbs", "exact": mask == "bottom"}
     assert said == {"out": str(out), **how, "shape": [2, 3, 1, 8, 8]}
@@ -134,6 +135,7 @@ def test_options_of_another_way_are_refused(run, implicit, capsys):
         (implicit, ["--sweeps", "5"], "leave --sweeps out"),
         (run, ["--noise", "1"], "leave --noise out"),
         (run, ["--starts", "16"], "leave --starts out"),
+        (run, ["--mask", "bottom", "--sweeps", "1"], "leave --sweeps out"),
     ):
         assert main(["complete", str(of), *words]) == 2
         assert says in capsys.readouterr().err
