@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-import pyrogen.data.rollouts
+import pyrogen.data.recorder
 from pyrogen.data import Outcome, Rollouts
 from pyrogen.inference import (
     DRAGAN,
@@ -477,7 +477,8 @@ def test_the_first_batch_is_moved_to_the_programs_device():
 
 def test_recordings_lie_where_the_policy_does(monkeypatch):
     """Whatever the environment returns, also where a fit goes on from a state that was saved on another device."""
-    monkeypatch.setattr(pyrogen.data.rollouts, "_check_finite", lambda recording: None)  # reads every number
+    for reads, value in (("_check_finite", None), ("_alike", True)):  # every number, which recording may do
+        monkeypatch.setattr(pyrogen.data.recorder, reads, lambda *numbers, value=value: value)
 
     class OnHost:
         num_environments = 3

@@ -180,7 +180,7 @@ def test_what_is_refused():
 
     with pytest.raises(ProgramError, match="draws no 'action' to act by, found move:"):
         next(iter(Rollouts(world, moves, 2)))
-    with pytest.raises(UsageError, match="num_steps and uses must be at least 1, found 0 and 1"):
+    with pytest.raises(UsageError, match="num_steps, uses and minibatches must be at least 1, found 0, 1 and 1"):
         Rollouts(world, moves, 0)
     with pytest.raises(UsageError, match="horizon must be at least 1"):
         TabularEnvironment(SOFT, 3, horizon=0)

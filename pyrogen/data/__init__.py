@@ -6,14 +6,17 @@ from pyrogen.data.batches import Batches
 from pyrogen.data.cache import cache_folder
 from pyrogen.data.corpus import Corpus, Pruning, from_counts, from_text
 from pyrogen.data.dataset import Dataset
+from pyrogen.data.environments import Episode, GymnasiumEnvironment
 from pyrogen.data.idx import encode_idx, read_idx, read_idx_folder
 from pyrogen.data.images import read_image_folder
 from pyrogen.data.labels import keep_labels, known_labels
 from pyrogen.data.mu_law import from_mu_law, to_mu_law
 from pyrogen.data.mutation import mutated
+from pyrogen.data.outcome import Environment, Outcome
 from pyrogen.data.pixels import PIXELS, apply_pixels
 from pyrogen.data.recordings import speech
-from pyrogen.data.rollouts import Environment, Outcome, Rollouts
+from pyrogen.data.replay import Replay
+from pyrogen.data.rollouts import Rollouts
 from pyrogen.data.shapes import Factors, draw_factors, render, shapes
 from pyrogen.data.shards import ShardedCorpus
 from pyrogen.data.sources import breast_cancer, digits, fashion_mnist, from_arrays, from_path, iris, mnist_10k
@@ -33,10 +36,13 @@ __all__ = [
     "Corpus",
     "Dataset",
     "Environment",
+    "Episode",
     "Factors",
+    "GymnasiumEnvironment",
     "Modes",
     "Outcome",
     "Pruning",
+    "Replay",
     "Rollouts",
     "ShardedCorpus",
     "Sounds",

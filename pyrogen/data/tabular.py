@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrogen.data.rollouts import Outcome
+from pyrogen.data.outcome import Outcome
 from pyrogen.errors import UsageError
 from pyrogen.mdp import MDP, check_distribution
 
