@@ -12,6 +12,7 @@ from pyrogen.data.images import read_image_folder
 from pyrogen.data.labels import keep_labels, known_labels
 from pyrogen.data.mu_law import from_mu_law, to_mu_law
 from pyrogen.data.mutation import mutated
+from pyrogen.data.normalized import Normalized
 from pyrogen.data.outcome import Environment, Outcome
 from pyrogen.data.pixels import PIXELS, apply_pixels
 from pyrogen.data.recordings import speech
@@ -40,6 +41,7 @@ __all__ = [
     "Factors",
     "GymnasiumEnvironment",
     "Modes",
+    "Normalized",
     "Outcome",
     "Pruning",
     "Replay",

@@ -34,7 +34,7 @@ def episode_seed(seed: int, copy: int, episode: int) -> int:
 
 def check_finite(observation: np.ndarray, reward: np.ndarray | None = None) -> tuple[str, int] | None:
     """Name the first column that has a number which is none, and the copy; ``None`` where all are finite."""
-    for name, values in (("observation", observation), ("reward", reward)):
+    for name, values in (("an observation", observation), ("a reward", reward)):
         if values is not None and not np.isfinite(values).all():
             wrong = ~np.isfinite(values).reshape(len(values), -1).all(-1)
             return name, int(wrong.argmax())
@@ -93,7 +93,7 @@ class SeededCopies:
         next_observation, rewards = self.observations(observed), np.array(reward, np.float32)
         broken = check_finite(next_observation, rewards)
         if broken is not None:
-            self._fail(broken[1], f"returned a {broken[0]} that is not finite")
+            self._fail(broken[1], f"returned {broken[0]} that is not finite")
         observation = self._begin_again(next_observation, ended)
         for copy, action in enumerate(taken):
             self.actions[copy].append(action)
@@ -146,13 +146,12 @@ class SeededCopies:
         return observation
 
     def _begun(self, copy: int, episode: int) -> Any:
-        seed = episode_seed(self.seed, copy, episode)
         try:
-            observation, _ = self.envs[copy].reset(seed=seed)
+            observation, _ = self.envs[copy].reset(seed=episode_seed(self.seed, copy, episode))
         except Exception as error:
-            self._fail(copy, f"could not be reset with seed {seed}, {type(error).__name__}: {error}", error)
+            self._fail(copy, f"raised {type(error).__name__}: {error}", error, (episode, 0))
         if check_finite(self.observations([observation])):
-            self._fail(copy, f"was reset with seed {seed} to an observation that is not finite")
+            self._fail(copy, "returned an observation that is not finite", None, (episode, 0))
         return observation
 
     def _replayed(self, copy: int) -> Any:
@@ -164,10 +163,14 @@ class SeededCopies:
             self._fail(copy, f"raised {type(error).__name__} when it was played again: {error}", error)
         return observation
 
-    def _fail(self, copy: int, what: str, cause: Exception | None = None) -> NoReturn:
+    def _fail(
+        self, copy: int, what: str, cause: Exception | None = None, at: tuple[int, int] | None = None
+    ) -> NoReturn:
+        """Close all copies and say where it was: at the step that was being taken, if not at that of an episode."""
         self.close()
-        seed = episode_seed(self.seed, copy, self.episodes[copy])
+        episode, step = at or (self.episodes[copy], len(self.actions[copy]) + 1)
         raise DataError(
-            f"{self.name} {what}: copy {copy}, step {len(self.actions[copy]) + 1} of the episode with seed {seed}. All "
-            f"copies are closed, and what was recorded before is as it was: look at what the environment does there"
+            f"{self.name} {what}: copy {copy}, step {step} of the episode with seed "
+            f"{episode_seed(self.seed, copy, episode)}. All copies are closed, and what was recorded before is as it "
+            f"was: look at what the environment does there"
         ) from cause

@@ -68,14 +68,17 @@ class Actor:
         return drawn
 
     def _own_distribution(self, seen: Tensor) -> Callable[[Tensor], TorchDistribution] | None:
-        """Return the policy's ``distribution``, unless its program draws more, or gives an action another density."""
+        """Return the policy's ``distribution``, unless its program draws more, or gives an action another density.
+
+        Beside other observations the density must be the same: else what acts step by step is not scored in one pass.
+        """
         distribution = getattr(self.policy, "distribution", None)
         with rehearsal(modules_of(self.policy).values()):
             drawn = self._drawn(seen)
             if distribution is None or len(drawn) > 1:
                 return None
             action, log_prob = drawn["action"]["value"], drawn["action"]["fn"].log_prob(drawn["action"]["value"])
-            found = distribution(seen).log_prob(action)
+            found = distribution(torch.cat([seen, torch.zeros_like(seen)])).log_prob(torch.cat([action, action]))[:1]
         return distribution if _alike(found, log_prob) else None
 
 

@@ -92,11 +92,11 @@ class VectorCopies:
     def _checked(self, observation: np.ndarray, reward: np.ndarray | None = None) -> np.ndarray:
         broken = check_finite(observation, reward)
         if broken is not None:
-            self._fail(broken[1], f"returned a {broken[0]} that is not finite")
+            self._fail(broken[1], f"returned {broken[0]} that is not finite")
         return observation
 
     def _fail(self, copy: int | None, what: str, cause: Exception | None = None) -> NoReturn:
-        self.env.close()
+        self.env.close(terminate=True)
         where = (
             f"a copy, after {self.steps.tolist()} steps of"
             if copy is None
