@@ -13,7 +13,14 @@ from pyrogen.data import Outcome, Rollouts, TabularEnvironment
 from pyrogen.errors import DataError, ProgramError, UsageError
 from pyrogen.inference import KLControl, train
 from pyrogen.mdp import MDP
-from pyrogen.models import CategoricalPolicy, OptimalTrajectories, TanhNormalPolicy, UniformBox, UniformChoice
+from pyrogen.models import (
+    CategoricalPolicy,
+    OptimalTrajectories,
+    TanhNormalPolicy,
+    UniformBox,
+    UniformChoice,
+    trajectory_plates,
+)
 from pyrogen.traces import trace_pair
 
 SOFT = MDP(T.P.float(), T.R.float())
@@ -142,6 +149,133 @@ def test_uses():
     assert torch.equal(first["next_observation"][-1], third["observation"][0])
 
 
+def check_minibatches():
+    """Each use parts the environments anew, in groups that have each of them once, with all of its columns."""
+    rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, uses=2, minibatches=3)
+    batches = iter(rollouts)
+    parts = [next(batches) for _ in range(6)]
+    whole, orders = rollouts.recording, []
+    for use in (parts[:3], parts[3:]):
+        key = torch.cat([whole[name].double() for name in ("observation", "action", "reward", "next_observation")])
+        found = torch.cat([
+            torch.cat([part[name].double() for name in ("observation", "action", "reward", "next_observation")])
+            for part in use
+        ], dim=1)  # fmt: skip
+        same = (found.T[:, None] == key.T).all(-1)
+        assert same.sum(0).tolist() == same.sum(1).tolist() == [1] * 6
+        orders.append(same.nonzero()[:, 1].tolist())
+    assert orders[0] != orders[1]
+    assert all(part["reward"].shape == (5, 2) for part in parts)
+    next(batches)
+    assert rollouts.recording is not whole
+    assert rollouts.num_environment_steps == 60
+
+
+def test_minibatches():
+    check_minibatches()
+
+
+@pytest.mark.parametrize("at", [1, 2, 5, 6])
+def test_minibatches_resume(at):
+    found = []
+    for stops in (False, True):
+        pyro.set_rng_seed(0)
+        settings = {"uses": 2, "minibatches": 3}
+        rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
+        batches = iter(rollouts)
+        for _ in range(at):
+            next(batches)
+        if stops:
+            state = rollouts.state_dict()
+            rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
+            rollouts.load_state_dict(state)
+            batches = iter(rollouts)
+        torch.manual_seed(5)
+        found.append([next(batches)["reward"] for _ in range(7)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+class Own(CategoricalPolicy):
+    """A policy that counts its traces."""
+
+    def __init__(self, network, says_more=False):
+        super().__init__(network)
+        self.says_more, self.traces = says_more, 0
+
+    def forward(self, observation, **recorded):
+        self.traces += 1
+        with trajectory_plates(observation):
+            if self.says_more:
+                pyro.sample("option", dist.Bernoulli(0.5))
+            return pyro.sample("action", self.distribution(observation))
+
+
+def test_acting_without_a_trace():
+    """A policy that draws from its distribution is traced once; actions and their density are the program's."""
+    found = []
+    for says_more in (False, True):
+        pyro.set_rng_seed(3)
+        policy = Own(nn.Linear(1, 2), says_more)
+        recording = next(iter(Rollouts(Clock(), policy, 6)))
+        found.append(policy.traces)
+        log_q = policy.distribution(recording["observation"]).log_prob(recording["action"])
+        torch.testing.assert_close(recording["log_prob"], log_q)
+    assert found == [1, 7]
+
+
+class Clock:
+    """A world of a number."""
+
+    num_environments = 3
+    ends = torch.zeros(3, dtype=torch.bool)
+
+    def reset(self):
+        self.time = torch.rand(3, 1)
+        return self.time
+
+    def step(self, action):
+        self.time = self.time + 1
+        return Outcome(action.float(), self.time, self.ends, self.ends, self.time)
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(), nn.BatchNorm1d(1)])
+def test_density_that_depends_on_more_than_the_observation(layer):
+    """Where one pass would give actions another density than they were drawn with, each is scored as it is drawn."""
+
+    class Rows(nn.Module):
+        """Layers of rows, whatever the batch."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer, self.linear, self.seen = layer, nn.Linear(1, 2), []
+
+        def forward(self, observation):
+            logits = self.linear(self.layer(observation.flatten(0, -2))).reshape(*observation.shape[:-1], 2)
+            self.seen.append(logits.detach())
+            return logits
+
+    policy = CategoricalPolicy(Rows())
+    recording = next(iter(Rollouts(Clock(), policy, 6)))
+    drawn_by = dist.Categorical(logits=torch.cat(policy.network.seen[-6:]))
+    torch.testing.assert_close(recording["log_prob"], drawn_by.log_prob(recording["action"]))
+
+
+def check_open_distribution():
+    """A distribution without a batch shape draws for each environment, and not one for all."""
+    recording = next(iter(Rollouts(TabularEnvironment(SOFT, 50), UniformChoice(2), 4)))
+    assert (recording["action"].float().mean(1) - 0.5).abs().max() < 4.5 * 0.5 / 50**0.5
+
+
+def test_open_distribution():
+    check_open_distribution()
+
+
 @pytest.mark.parametrize("with_critic", [False, True])
 @pytest.mark.parametrize("at", [1, 3])
 def test_resume(at, with_critic):
@@ -182,6 +316,8 @@ def test_what_is_refused():
         next(iter(Rollouts(world, moves, 2)))
     with pytest.raises(UsageError, match="num_steps, uses and minibatches must be at least 1, found 0, 1 and 1"):
         Rollouts(world, moves, 0)
+    with pytest.raises(UsageError, match="minibatches=2 does not part 3 environments in equal groups"):
+        Rollouts(world, moves, 2, minibatches=2)
     with pytest.raises(UsageError, match="horizon must be at least 1"):
         TabularEnvironment(SOFT, 3, horizon=0)
     with pytest.raises(UsageError, match="start must be a state from 0 to 3, found 4"):
@@ -261,6 +397,12 @@ def test_numbers_that_are_none(column):
 
 
 # Mutants
+
+
+def test_mutant_the_same_order_for_each_use(monkeypatch):
+    monkeypatch.setattr(torch, "randperm", torch.arange)
+    with pytest.raises(AssertionError):
+        check_minibatches()
 
 
 def test_mutant_flags_swapped(monkeypatch):
