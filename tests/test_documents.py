@@ -164,13 +164,16 @@ def test_the_page_on_autoregressive_models(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_page_on_control(capsys: pytest.CaptureFixture[str]) -> None:
     """The policy learned is below the best, and the best below the log-evidence, in each room; arms are a softmax."""
-    rooms_block, bandit = re.findall(r"```python\n(.*?)```", (ROOT / "docs/control.md").read_text(), re.S)
     names: dict[str, object] = {}
-    exec(compile(rooms_block, "docs/control.md", "exec"), names)
-    rooms = zip(*(map(float, line.split()) for line in capsys.readouterr().out.splitlines()), strict=True)
+    said = []
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/control.md").read_text(), re.S):
+        exec(compile(block, "docs/control.md", "exec"), names)
+        said.append(capsys.readouterr().out)
+    rooms = zip(*(map(float, line.split()) for line in said[0].splitlines()), strict=True)
     assert all(best - 0.1 < found <= best < evidence for found, best, evidence in rooms)
-    exec(compile(bandit, "docs/control.md", "exec"), names)
-    arms = [float(number) for number in re.findall(r"\d\.\d+", capsys.readouterr().out)]
+    assert "256 Episode(num_environment_steps=" in said[1]
+    assert said[2] == "torch.Size([1, 256, 4]) 1032\n"  # 1000 to warm up, and 4 in each of 8
+    arms = [float(number) for number in re.findall(r"\d\.\d+", said[-1])]
     assert arms == pytest.approx([0.0900, 0.2447, 0.6652], abs=0.05)  # the softmax of 0, 1 and 2
 
 

@@ -31,11 +31,11 @@ class ChoiceActions:
                 f"found actions of {action.dtype}, shape {tuple(action.shape)}, expected whole numbers, shape "
                 f"{self.shape}, as a Categorical draws them"
             )
-        if values.min() < 0 or values.max() >= self.num_actions:
-            (copy, *_), *_ = np.nonzero((values < 0) | (values >= self.num_actions))
-            raise UsageError(
-                f"environment {copy} was given action {values[copy]}, expected one from 0 to {self.num_actions - 1}"
-            )
+        for copy, value in enumerate(values.tolist()):
+            if not 0 <= value < self.num_actions:
+                raise UsageError(
+                    f"environment {copy} was given action {value}, expected one from 0 to {self.num_actions - 1}"
+                )
         return values + self.start if self.start else values
 
 
