@@ -346,9 +346,9 @@ class SeesItself(KLControl):
 class OtherSign(KLControl):
     """Mutant: the divergence is added, as the slide prints it."""
 
-    def _soft_rewards(self, traces):
+    def _soft_rewards(self, traces, columns):
         optimality = traces.model.nodes["optimality"]["log_prob"]
-        return 2 * optimality - super()._soft_rewards(traces)
+        return 2 * optimality - super()._soft_rewards(traces, columns)
 
 
 class TruncationAsTermination(KLControl):

@@ -24,6 +24,7 @@ from pyrogen.inference.natural_gradient import NaturalGradient
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
 from pyrogen.inference.penalties import DRAGAN, R1, Drift, Interpolated, Penalty
+from pyrogen.inference.ppo import PPO
 from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.ratio import LogRatio, Ratio, Telescoping
 from pyrogen.inference.renyi import IWAE, Renyi
@@ -46,6 +47,7 @@ __all__ = [
     "IWAE",
     "MMD",
     "MMDGAN",
+    "PPO",
     "R1",
     "RBF",
     "VEEGAN",

@@ -1,29 +1,22 @@
 """The policy is the guide: the evidence lower bound of optimal trajectories, learned from recordings."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine import Trace
 from pyro.poutine.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import UsageError
+from pyrogen.inference.actor_critic import ActorCritic
 from pyrogen.inference.elbo import analytic_kls
-from pyrogen.inference.objective import Objective
-from pyrogen.inference.returns import lambda_returns
-from pyrogen.sites import Program, is_latent, or_nothing, sample_sites
-from pyrogen.traces import Traces, model_terms, trace_pair
+from pyrogen.inference.recordings import score
+from pyrogen.sites import is_latent, sample_sites
+from pyrogen.traces import Traces, model_terms
 
 __all__ = ["KLControl"]
 
-DYNAMICS = ("observation", "next_observation")
-OUTCOMES = (*DYNAMICS, "reward", "terminated", "truncated", "log_prob")
-"""The columns of a recording that are no choices of a policy's."""
 
-
-class KLControl(Objective):
+class KLControl(ActorCritic):
     r"""The negative ELBO of trajectories: entropy-regularised policy gradient.
 
     .. math::
@@ -87,41 +80,18 @@ class KLControl(Objective):
     def __init__(
         self, critic: nn.Module | None = None, discount: float = 1.0, decay: float = 1.0, analytic_kl: bool = True
     ) -> None:
-        super().__init__()
-        for name, value in (("discount", discount), ("decay", decay)):
-            if not 0 <= value <= 1:
-                raise UsageError(f"{name} must be between 0 and 1, found {value}")
-        if critic is None and decay < 1:
-            raise UsageError(f"decay={decay} weighs rewards against what a critic says: pass one, or leave decay at 1")
-        self.critic = critic
-        self.discount = discount
-        self.decay = decay
+        super().__init__(critic, discount, decay)
         self.analytic_kl = analytic_kl
-
-    def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the negative sum of soft rewards in nats, with the gradient of the policy and the prior."""
-        self._check(kwargs)
-        traces = _replayed(model, or_nothing(guide), args, kwargs)
-        soft_rewards = self._soft_rewards(traces)
-        with torch.no_grad():
-            returns = self._returns(soft_rewards, kwargs)
-            advantages = returns - self._baseline(returns, kwargs)
-        surrogate = (advantages * _log_q(traces)).sum()
-        return -(soft_rewards.sum() + surrogate - surrogate.detach())
-
-    def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the mean squared distance of the critic's values from λ-returns, in nats squared."""
-        self._check(kwargs)
-        with torch.no_grad():
-            soft_rewards = self._soft_rewards(_replayed(model, or_nothing(guide), args, kwargs))
-            returns = self._returns(soft_rewards, kwargs)
-        return (self._values(kwargs["observation"], returns) - returns).square().mean()
 
     def extra_repr(self) -> str:
         return f"discount={self.discount}, decay={self.decay}, analytic_kl={self.analytic_kl}"
 
-    def _soft_rewards(self, traces: Traces) -> Tensor:
-        r"""Return :math:`\rho_t`, shape ``(time, environments)``.
+    def _check_guide(self, traces: Traces, columns: Mapping[str, Tensor]) -> None:
+        if "log_prob" in columns and "action" in traces.guide.nodes and is_validation_enabled():
+            _check_recorder(traces.guide.nodes["action"]["unscaled_log_prob"], columns["log_prob"])
+
+    def _soft_rewards(self, traces: Traces, columns: Mapping[str, Tensor]) -> Tensor:
+        r"""Return :math:`\rho_t`.
 
         At recorded actions, :math:`\log q` has a gradient of mean zero, which is left out.
         """
@@ -133,115 +103,8 @@ class KLControl(Objective):
         plus = [term.log_prob for term in model_terms(traces, divergences)]
         return sum(plus) - sum(minus.values())  # type: ignore[return-value]
 
-    def _returns(self, soft_rewards: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
-        terminated, truncated = columns["terminated"], columns["truncated"]
-        if self.critic is None:
-            # Nobody knows the value of what was not recorded: a step that would need it is not finite.
-            unseen = torch.cat([truncated[:-1], torch.ones_like(truncated[-1:])])
-            following = torch.zeros_like(soft_rewards).masked_fill(unseen, torch.nan)
-        else:
-            following = self._values(columns["next_observation"], soft_rewards)
-        return lambda_returns(soft_rewards, following, terminated, truncated, self.discount, self.decay)
-
-    def _baseline(self, returns: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
-        """Return what to expect of each step before its action is known."""
-        if self.critic is not None:
-            return self._values(columns["observation"], returns)
-        others = returns.sum(1, keepdim=True) - returns
-        return others / max(returns.shape[1] - 1, 1)
-
-    def _values(self, observation: Tensor, like: Tensor) -> Tensor:
-        assert self.critic is not None
-        values = self.critic(observation)
-        if values.shape not in (like.shape, (*like.shape, 1)):
-            raise ProgramError(
-                f"the critic returned shape {tuple(values.shape)} for observations of shape "
-                f"{tuple(observation.shape)}, expected a value for each step: {tuple(like.shape)}"
-            )
-        return values.reshape(like.shape)
-
-    def _check(self, columns: Mapping[str, Any]) -> None:
-        needed = ["terminated", "truncated", *(DYNAMICS if self.critic is not None else ())]
-        missing = [name for name in needed if name not in columns]
-        if missing:
-            raise UsageError(
-                f"KLControl learns from recordings, and these lack {', '.join(missing)}: pass a dict of columns, as "
-                f"pyrogen.data.Rollouts makes them; found {', '.join(columns) or 'none'}"
-            )
-        if self.critic is None and is_validation_enabled():
-            terminated, truncated = columns["terminated"], columns["truncated"]
-            stops = int((truncated & ~terminated).sum() + (~(terminated | truncated)[-1]).sum())
-            if stops:
-                raise UsageError(
-                    f"{stops} episodes go on after the last step that was recorded of them, and without a critic their "
-                    f"value is not known: pass KLControl a critic, or record whole episodes"
-                )
-
-
-def _log_q(traces: Traces) -> Tensor:
-    """Return the log-probability that an action had, whatever a program multiplies it by: a score is not scaled."""
-    sites = filter(is_latent, sample_sites(traces.guide))
-    return torch.stack([scale_and_mask(site["unscaled_log_prob"], mask=site["mask"]) for site in sites]).sum(0)
-
-
-def _replayed(model: Program, guide: Program, args: tuple[Any, ...], columns: Mapping[str, Any]) -> Traces:
-    """Score both programs with what was recorded at the guide's latent sites, in one pass each.
-
-    Raises:
-        ProgramError: where a site was not recorded, is one of the dynamics, or lies in other plates.
-    """
-    recorded = Trace()
-    for name, value in columns.items():
-        if name not in OUTCOMES:
-            recorded.nodes[name] = {
-                "type": "sample", "name": name, "is_observed": False, "value": value, "infer": {}
-            }  # fmt: skip
-    shape = columns["terminated"].shape
-    traces = trace_pair(model, guide, args, columns, 1, len(shape), given=recorded)
-    latents = [site["name"] for site in filter(is_latent, sample_sites(traces.guide))]
-    if not latents:
-        raise ProgramError("the guide draws nothing: it is the policy, and draws an action at each step")
-    for name in latents:
-        if name not in recorded.nodes and name not in DYNAMICS:
-            raise ProgramError(
-                f"the guide draws {name!r}, of which there is no recording: recordings have a column for each latent "
-                f"site, found {', '.join(recorded.nodes) or 'none'}"
-            )
-    for site in (*sample_sites(traces.model), *sample_sites(traces.guide)):
-        if site["name"] in DYNAMICS:
-            raise ProgramError(
-                f"a program has a site {site['name']!r}, which the environment draws. Leave it out of both: true "
-                f"dynamics cancel, and a guide with others finds a posterior that hopes for luck (log E exp), which no "
-                f"policy can bring about"
-            )
-        if site["log_prob"].shape != shape:
-            raise ProgramError(
-                f"site {site['name']!r} has log-probabilities of shape {tuple(site['log_prob'].shape)}, expected one "
-                f"for each step of each environment, {tuple(shape)}: put it into plates of time (dim=-2) and "
-                f"environments (dim=-1), and what is left into the event with .to_event(...)"
-            )
-    _check_observed(traces)
-    if "log_prob" in columns and "action" in latents and is_validation_enabled():
-        _check_recorder(traces.guide.nodes["action"]["unscaled_log_prob"], columns["log_prob"])
-    return traces
-
-
-def _check_observed(traces: Traces) -> None:
-    """Refuse a policy that observes, and a model that does not: they may have been swapped."""
-    in_model, in_guide = (
-        [site["name"] for site in sample_sites(trace) if not (is_latent(site) or site["infer"].get("_deterministic"))]
-        for trace in traces[:2]
-    )
-    if in_guide:
-        raise ProgramError(
-            f"the guide observes {', '.join(in_guide)}: it is the policy, and draws actions alone. Leave that to the "
-            f"model, and pass the model first"
-        )
-    if not in_model:
-        raise ProgramError(
-            'the model observes nothing, so that rewards say nothing: give it pyro.factor("optimality", reward / '
-            "temperature) at each step"
-        )
+    def _surrogate(self, traces: Traces, columns: Mapping[str, Tensor], advantages: Tensor) -> Tensor:
+        return (advantages * score(traces)).sum()
 
 
 def _check_recorder(log_q: Tensor, log_prob: Tensor) -> None:
@@ -256,5 +119,6 @@ def _check_recorder(log_q: Tensor, log_prob: Tensor) -> None:
         raise UsageError(
             f"the guide's log-probabilities of recorded actions are up to {off.max().item():.3g} nats from those they "
             f"were drawn with: it is not the policy that took them, or has learned since. Record by the guide itself, "
-            f"with Rollouts(..., uses=1), or uses=2 and train(..., simultaneous=True) with a critic"
+            f"with Rollouts(..., uses=1), or uses=2 and train(..., simultaneous=True) with a critic; PPO learns from a "
+            f"recording several times"
         )

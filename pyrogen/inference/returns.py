@@ -258,11 +258,16 @@ def _goes_on(rewards: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
 
 
 def _summed_back(terms: Tensor, factors: Tensor) -> Tensor:
-    r"""Solve :math:`x_t = a_t + f_t x_{t+1}` from the last step to the first."""
-    summed = [terms[-1]]
-    for term, factor in zip(terms[:-1].flip(0), factors[:-1].flip(0), strict=True):
-        summed.append(term + _weighed(factor, summed[-1]))
-    return torch.stack(summed[::-1])
+    r"""Solve :math:`x_t = a_t + f_t x_{t+1}` by doubling: after :math:`k` rounds, :math:`x_t` spans :math:`2^k` steps.
+
+    .. math:: a_t \leftarrow a_t + f_t a_{t+n}, \quad f_t \leftarrow f_t f_{t+n}, \quad n = 1, 2, 4, \dots
+    """
+    n = 1
+    while n < len(terms):
+        terms = torch.cat([terms[:-n] + _weighed(factors[:-n], terms[n:]), terms[-n:]])
+        factors = torch.cat([factors[:-n] * factors[n:], factors[-n:]])
+        n *= 2
+    return terms
 
 
 def _weighed(factor: Tensor, value: Tensor) -> Tensor:
