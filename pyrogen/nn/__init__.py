@@ -1,5 +1,6 @@
 """Networks, without Pyro."""
 
+from pyrogen.nn.action_values import ActionValues
 from pyrogen.nn.bag_of_words import BagOfWordsMLP
 from pyrogen.nn.causal import Causal
 from pyrogen.nn.char_rnn import CharRNN
@@ -24,6 +25,7 @@ __all__ = [
     "MADE",
     "MLP",
     "NADE",
+    "ActionValues",
     "BagOfWordsMLP",
     "Causal",
     "CausalTransformer",
