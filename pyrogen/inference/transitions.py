@@ -1,0 +1,171 @@
+"""What programs and critics say of actions at replayed observations, those that were never taken included."""
+
+from collections.abc import Mapping
+from math import log
+from typing import Any, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyrogen.distributions import TanhNormal
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.inference.recordings import replayed
+from pyrogen.inference.returns import lambda_returns
+from pyrogen.sites import Program, is_latent, sample_sites
+
+__all__ = [
+    "Choices",
+    "Draws",
+    "action_values",
+    "check_critic",
+    "choices",
+    "drawn",
+    "next_choices",
+    "normal_below",
+    "td_targets",
+    "values_taken",
+]
+
+NEEDED = ("observation", "action", "next_observation", "terminated", "truncated")
+
+
+class Choices(NamedTuple):
+    r"""What programs say of the action at each of some observations, in plates of shape ``(1, batch)``.
+
+    Attributes:
+        policy: the guide's :math:`q(a \mid s)`.
+        prior: the model's :math:`p(a \mid s)`.
+        optimality: the logarithm of the model's factors, such as :math:`r / \alpha`, in nats, shape ``(1, batch)``.
+    """
+
+    policy: TorchDistribution
+    prior: TorchDistribution
+    optimality: Tensor
+
+
+class Draws(NamedTuple):
+    r"""Actions at each of some observations, and what each counts in a mean over the policy.
+
+    Attributes:
+        actions: all choices, or draws, shape ``(n, 1, batch, ...)``.
+        log_prob: their log-probability under the policy, in nats, shape ``(n, 1, batch)``.
+        log_weights: the logarithm of the probability of a choice, or of :math:`1 / n`, shape ``(n, 1, batch)``.
+        normal: where actions are (hyperbolic tangents of) normal variables, the distribution of these.
+        variables: and the variables, shape as ``actions``.
+    """
+
+    actions: Tensor
+    log_prob: Tensor
+    log_weights: Tensor
+    normal: dist.Normal | None = None
+    variables: Tensor | None = None
+
+
+def choices(model: Program, guide: Program, columns: Mapping[str, Any]) -> Choices:
+    """Run programs on transitions, of which they see everything but how likely an action was when it was taken.
+
+    Raises:
+        UsageError: where transitions lack a column.
+        ProgramError: where the guide draws anything but ``action``, or a site is scaled or masked, and as in
+            :func:`~pyrogen.inference.recordings.replayed`.
+    """
+    missing = [name for name in NEEDED if name not in columns]
+    if missing:
+        raise UsageError(
+            f"transitions lack {', '.join(missing)}: pass a dict of columns, as pyrogen.data.Replay makes them; found "
+            f"{', '.join(columns) or 'none'}"
+        )
+    traces = replayed(model, guide, (), {name: column for name, column in columns.items() if name != "log_prob"})
+    latents = [site["name"] for site in filter(is_latent, sample_sites(traces.guide))]
+    if latents != ["action"]:
+        raise ProgramError(
+            f"the guide draws {', '.join(latents)}, expected 'action' alone: values are those of one action at each "
+            f"step, whose parts go into its event with .to_event(...)"
+        )
+    for trace in traces[:2]:
+        site = trace.nodes["action"]
+        if site["scale"] != 1.0 or site["mask"] is not None:
+            raise ProgramError(
+                "site 'action' is scaled or masked, which transitions that are drawn at random leave no room for: put "
+                "the weight of the prior into the temperature of the model's factor"
+            )
+    factors = [site["log_prob"] for site in sample_sites(traces.model) if not is_latent(site)]
+    return Choices(traces.guide.nodes["action"]["fn"], traces.model.nodes["action"]["fn"], torch.stack(factors).sum(0))
+
+
+def next_choices(model: Program, guide: Program, columns: Mapping[str, Any]) -> Choices:
+    """Run programs on the observations that transitions led to; factors are those of the transitions themselves."""
+    return choices(model, guide, {**columns, "observation": columns.get("next_observation")})
+
+
+def drawn(policy: TorchDistribution, num_draws: int) -> Draws:
+    """Return all choices of a policy, or draws of it, which have a gradient where it has ``rsample``."""
+    if isinstance(policy, dist.Categorical):
+        log_prob = policy.logits.movedim(-1, 0)
+        return Draws(policy.enumerate_support(), log_prob, log_prob)
+    normal = normal_below(policy)
+    if normal is None:
+        variables, actions = None, (policy.rsample if policy.has_rsample else policy.sample)((num_draws,))
+    else:
+        variables = actions = normal.rsample((num_draws,))
+        for transform in getattr(_inner(policy), "transforms", ()):
+            actions = transform(actions)
+    log_prob = policy.log_prob(actions)
+    return Draws(actions, log_prob, torch.full_like(log_prob, -log(num_draws)), normal, variables)
+
+
+def normal_below(policy: TorchDistribution) -> dist.Normal | None:
+    """Return the distribution of the normal variables that actions are, or are hyperbolic tangents of, if they are."""
+    inner = _inner(policy)
+    inner = inner.base_dist if isinstance(inner, TanhNormal) else inner
+    return inner if isinstance(inner, dist.Normal) else None
+
+
+def _inner(policy: TorchDistribution) -> TorchDistribution:
+    return policy.base_dist if isinstance(policy, dist.Independent) else policy
+
+
+def action_values(critic: nn.Module, observation: Tensor, draws: Draws) -> Tensor:
+    """Return what each of several critics says of actions, shape ``(num_critics, n, 1, batch)``.
+
+    Raises:
+        ProgramError: where a critic returns another shape.
+    """
+    expected = draws.log_prob.shape
+    if draws.log_weights is draws.log_prob:
+        values = critic(observation).movedim(-1, 1)
+    else:
+        values = critic(observation.expand(len(draws.actions), *observation.shape), draws.actions)
+    if values.shape[1:] != expected:
+        raise ProgramError(
+            f"the critic returned shape {tuple(values.shape)}, expected (num_critics, {', '.join(map(str, expected))}) "
+            f"for actions of shape {tuple(draws.actions.shape)}: pyrogen.nn.ActionValues of as many actions"
+        )
+    return values
+
+
+def values_taken(critic: nn.Module, columns: Mapping[str, Tensor]) -> Tensor:
+    """Return what each of several critics says of the actions that were taken, shape ``(num_critics, 1, batch)``."""
+    return critic(columns["observation"], columns["action"])
+
+
+def td_targets(columns: Mapping[str, Tensor], rewards: Tensor, next_values: Tensor, discount: float) -> Tensor:
+    r"""Return :math:`r + \gamma V(s')`, without :math:`V` where the episode terminated; truncation ends nothing."""
+    return lambda_returns(rewards, next_values, columns["terminated"], columns["truncated"], discount, decay=0.0)
+
+
+def check_critic(discount: float, rate: float, **numbers: int) -> None:
+    """Refuse settings of what learns values by what they are said to be.
+
+    Raises:
+        UsageError: for a setting out of range.
+    """
+    if not 0 <= discount < 1:
+        raise UsageError(f"discount must be at least 0 and below 1, found {discount}")
+    if not 0 < rate <= 1:
+        raise UsageError(f"rate must be above 0 and at most 1, found {rate}")
+    for name, number in numbers.items():
+        if number < 1:
+            raise UsageError(f"{name} must be at least 1, found {number}")
