@@ -29,6 +29,8 @@ from pyrogen.inference.pyro_elbo import PyroELBO
 from pyrogen.inference.ratio import LogRatio, Ratio, Telescoping
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.inference.returns import VTrace, discounted_returns, generalized_advantages, lambda_returns, v_trace
+from pyrogen.inference.sac import SAC
+from pyrogen.inference.soft_q import SoftQ
 from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
@@ -50,6 +52,7 @@ __all__ = [
     "PPO",
     "R1",
     "RBF",
+    "SAC",
     "VEEGAN",
     "WAE",
     "WGAN",
@@ -83,6 +86,7 @@ __all__ = [
     "Scoring",
     "Sinkhorn",
     "SlicedWasserstein",
+    "SoftQ",
     "Step",
     "Telescoping",
     "Training",

@@ -22,6 +22,7 @@ from pyrogen.models.policy import (
     CategoricalPolicy,
     OptimalTrajectories,
     Policy,
+    SoftQPolicy,
     TanhNormalPolicy,
     UniformBox,
     UniformChoice,
@@ -31,6 +32,7 @@ from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.recurrent import RecurrentModel
 from pyrogen.models.semi_supervised import M2, m2
 from pyrogen.models.sound_entries import wavenet
+from pyrogen.models.state_dependent_exploration import StateDependentExploration
 from pyrogen.models.text_entries import char_rnn, transformer
 from pyrogen.models.topic_entries import correlated_topics, lda, prodlda
 from pyrogen.models.topic_guides import DirichletEncoder, LogisticNormalEncoder, MeanField, NormalEncoder, PointTopics
@@ -72,6 +74,8 @@ __all__ = [
     "ProdLDA",
     "ProductOfExperts",
     "RecurrentModel",
+    "SoftQPolicy",
+    "StateDependentExploration",
     "StickBreakingPosterior",
     "StudentTEncoder",
     "TanhNormalPolicy",

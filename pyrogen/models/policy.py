@@ -23,6 +23,7 @@ __all__ = [
     "CategoricalPolicy",
     "OptimalTrajectories",
     "Policy",
+    "SoftQPolicy",
     "TanhNormalPolicy",
     "UniformBox",
     "UniformChoice",
@@ -88,6 +89,40 @@ class CategoricalPolicy(Policy):
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
         return dist.Categorical(logits=self.network(observation))
+
+
+class SoftQPolicy(Policy):
+    r"""The policy that action values make of a prior: what :class:`~pyrogen.inference.SoftQ` learns.
+
+    .. math:: q(a \mid s) = p(a \mid s) \, e^{Q(s, a) - V(s)}, \quad V(s) = \log \sum_a p(a \mid s) \, e^{Q(s, a)}
+
+    Args:
+        prior: :math:`p(a \mid s)`, a policy of choices: the model's.
+        network: :math:`Q` in nats, from observations of shape ``(*batch, ...)`` to ``(*batch, num_actions)``; an
+            ``nn.Embedding`` where observations are whole numbers.
+
+    Raises:
+        UsageError: where the prior's distribution is no ``Categorical``, when it is called.
+
+    Example:
+        >>> network = nn.Embedding.from_pretrained(torch.tensor([[0.0, 1.0]]))
+        >>> SoftQPolicy(UniformChoice(2), network).distribution(torch.tensor([0])).probs
+        tensor([[0.2689, 0.7311]])
+    """
+
+    def __init__(self, prior: Policy, network: nn.Module) -> None:
+        super().__init__()
+        self.prior = prior
+        self.network = network
+
+    def distribution(self, observation: Tensor) -> TorchDistribution:
+        prior = self.prior.distribution(observation)
+        if not isinstance(prior, dist.Categorical):
+            raise UsageError(
+                f"the prior's distribution is {type(prior).__name__}, expected a Categorical: a policy of action "
+                f"values needs all actions at once"
+            )
+        return dist.Categorical(logits=prior.logits + self.network(observation))
 
 
 class TanhNormalPolicy(Policy):
