@@ -73,9 +73,11 @@ class Actor:
         Beside other observations the density must be the same: else what acts step by step is not scored in one pass.
         """
         distribution = getattr(self.policy, "distribution", None)
+        if distribution is None:
+            return None
         with rehearsal(modules_of(self.policy).values()):
             drawn = self._drawn(seen)
-            if distribution is None or len(drawn) > 1:
+            if len(drawn) > 1:
                 return None
             action, log_prob = drawn["action"]["value"], drawn["action"]["fn"].log_prob(drawn["action"]["value"])
             found = distribution(torch.cat([seen, torch.zeros_like(seen)])).log_prob(torch.cat([action, action]))[:1]
