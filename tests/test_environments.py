@@ -354,6 +354,8 @@ def test_what_is_refused(monkeypatch):
         GymnasiumEnvironment("CartPole-v9")
     with pytest.raises(UsageError, match=r"Pendulum-v1 cannot be made with the settings \{'mass': 3\}"):
         GymnasiumEnvironment("Pendulum-v1", mass=3)
+    with pytest.raises(UsageError, match="was saved with 2 copies, and there are 1: make as many"):
+        GymnasiumEnvironment("Pendulum-v1").load_state_dict(GymnasiumEnvironment("Pendulum-v1", 2).state_dict())
     with pytest.raises(UsageError, match="num_environments must be at least 1 and seed at least 0, found 0 and 0"):
         GymnasiumEnvironment("Pendulum-v1", 0)
     bounded = Box(-1.0, 1.0, (2,))

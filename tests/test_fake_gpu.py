@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import pyrogen.data.recorder
-from pyrogen.data import Outcome, Rollouts
+from pyrogen.data import Outcome, Replay, Rollouts
 from pyrogen.inference import (
     DRAGAN,
     ELBO,
@@ -504,6 +504,11 @@ def test_recordings_lie_where_the_policy_does(monkeypatch):
     again = iter(rollouts)
     for recording in (first, next(again), next(again)):
         assert {column.device.type for column in recording.values()} == {DEVICE}
+    replay = Replay(OnHost(), rollouts.actor.policy, 30, 8, num_steps=2, warmup=6, explore=UniformChoice(2))
+    batch = next(iter(replay))
+    replay.load_state_dict(replay.state_dict())
+    for columns in (batch, replay.columns, next(iter(replay))):
+        assert {column.device.type for column in columns.values()} == {DEVICE}
 
 
 @pytest.mark.parametrize("bounded", [False, True])

@@ -227,7 +227,7 @@ def test_what_is_refused():
         Replay(Numbered(), UniformChoice(2), 5, 4, num_steps=2)
     large = Replay(Numbered(), UniformChoice(2), 30, 4, num_steps=5)
     next(iter(large))
-    with pytest.raises(UsageError, match="has 5 rows, and there is room for 3: raise capacity"):
+    with pytest.raises(UsageError, match="keeps 10 steps of all environments, and this one 3: make it with the same"):
         Replay(Numbered(), UniformChoice(2), 9, 4).load_state_dict(large.state_dict())
 
 

@@ -126,8 +126,14 @@ class SeededCopies:
         """Play the running episodes again.
 
         Raises:
+            UsageError: where there were more or fewer copies.
             DataError: where they lead elsewhere than before.
         """
+        if len(state["episodes"]) != self.num_environments:
+            raise UsageError(
+                f"{self.name} was saved with {len(state['episodes'])} copies, and there are {self.num_environments}: "
+                f"make as many"
+            )
         self.seed, self.episodes, self.observation = state["seed"], list(state["episodes"]), None
         self.actions = [[] if played is None else list(played.numpy()) for played in state["actions"]]
         if state["observation"] is None:

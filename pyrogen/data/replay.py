@@ -133,6 +133,7 @@ class Replay:
         return {
             "recorder": self.recorder.state_dict(),
             "columns": {name: column[: self.size].clone() for name, column in self.columns.items()},
+            "rows": self.rows,
             "row": self.row,
             "left": self.left,
         }
@@ -141,16 +142,18 @@ class Replay:
         """Go on from a state.
 
         Raises:
-            UsageError: where it holds more transitions than there is room for.
+            UsageError: where it is of another capacity.
         """
-        saved = state["columns"]
-        size = len(saved["reward"]) if saved else 0
-        if size > self.rows or state["row"] >= self.rows:
-            raise UsageError(f"the saved replay has {size} rows, and there is room for {self.rows}: raise capacity")
+        if state["rows"] != self.rows:
+            raise UsageError(
+                f"the saved replay keeps {state['rows']} steps of all environments, and this one {self.rows}: make it "
+                f"with the same capacity"
+            )
         self.recorder.load_state_dict(state["recorder"])
-        self.columns = {}
+        saved = state["columns"]
+        self.columns, self.size = {}, len(saved["reward"]) if saved else 0
         if saved:
             self._allocate(saved)
         for name, column in saved.items():
-            self.columns[name][:size] = column
-        self.size, self.row, self.left = size, state["row"], state["left"]
+            self.columns[name][: self.size] = column
+        self.row, self.left = state["row"], state["left"]
