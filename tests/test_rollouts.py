@@ -223,6 +223,54 @@ def test_acting_without_a_trace():
     assert found == [1, 7]
 
 
+def check_draws(policy):
+    """What a policy draws without its distribution has that distribution: frequencies, and the mean and its square."""
+    observation = torch.zeros(1, 1).expand(1, 40_000, 1)
+    with torch.no_grad():
+        action = policy.draw(observation)[0]
+        distribution = policy.distribution(torch.zeros(1))
+    if isinstance(policy, CategoricalPolicy):
+        found, p = torch.bincount(action, minlength=3) / 40_000, distribution.probs
+        assert ((found - p).abs() < 4.5 * (p * (1 - p) / 40_000).sqrt()).all()
+    else:
+        for power in (1, 2):
+            one, other = action**power, distribution.sample((40_000,)) ** power
+            mcse = ((one.var(0) + other.var(0)) / 40_000).sqrt()
+            assert ((one.mean(0) - other.mean(0)).abs() < 4.5 * mcse).all()
+
+
+def drawing(kind):
+    policy = kind(nn.Linear(1, 3 if kind is CategoricalPolicy else 4))
+    with torch.no_grad():
+        bias = [0.5, -1.0, 0.1] if kind is CategoricalPolicy else [0.5, -2.0, 0.3, 0.9]
+        policy.network.bias.copy_(torch.tensor(bias))
+    return policy
+
+
+@pytest.mark.parametrize("kind", [CategoricalPolicy, TanhNormalPolicy])
+def test_draws(kind):
+    check_draws(drawing(kind))
+
+
+def test_draws_of_another_distribution():
+    """A subclass that changes the distribution alone is not drawn from by what it inherits."""
+
+    class Second(CategoricalPolicy):
+        def distribution(self, observation):
+            return dist.Categorical(logits=self.network(observation) + torch.tensor([0.0, 100.0]))
+
+    assert (next(iter(Rollouts(Clock(), Second(nn.Linear(1, 2)), 6)))["action"] == 1).all()
+
+
+def test_one_step_is_scored_as_it_is_drawn():
+    """Recordings of one step have the density that one pass gives them."""
+    for policy in (CategoricalPolicy(nn.Linear(1, 2)), UniformChoice(2)):
+        recording = next(iter(Rollouts(Clock(), policy, 1)))
+        log_q = policy.distribution(recording["observation"]).log_prob(recording["action"])
+        assert recording["log_prob"].shape == (1, 3)
+        torch.testing.assert_close(recording["log_prob"], log_q)
+
+
 class Clock:
     """A world of a number."""
 
@@ -397,6 +445,15 @@ def test_numbers_that_are_none(column):
 
 
 # Mutants
+
+
+@pytest.mark.parametrize("kind", [CategoricalPolicy, TanhNormalPolicy])
+def test_mutant_other_noise(monkeypatch, kind):
+    """Normal noise on logits is no Gumbel noise; uniform noise has another variance."""
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: self.normal_().exp_())
+    monkeypatch.setattr(torch, "randn_like", lambda x: 2 * torch.rand_like(x) - 1)
+    with pytest.raises(AssertionError):
+        check_draws(drawing(kind))
 
 
 def test_mutant_the_same_order_for_each_use(monkeypatch):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
@@ -27,6 +28,7 @@ class Actor:
     def __init__(self, policy: Program) -> None:
         self.policy = policy
         self.distribution: Callable[[Tensor], TorchDistribution] | None = None
+        self.draw: Callable[[Tensor], Tensor] | None = None
         self.has_acted = False
 
     @property
@@ -34,10 +36,11 @@ class Actor:
         """The policy's device; ``None`` without parameters."""
         return first_device(self.policy)
 
-    def __call__(self, observation: Tensor, device: torch.device | None) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, observation: Tensor, device: torch.device | None, scores: bool) -> tuple[Tensor, Tensor | None]:
         """Return actions for observations of shape ``(environments, ...)``, and their log-probability in nats.
 
-        The latter is ``None`` where :meth:`log_prob` tells it of many steps at once.
+        The latter is ``None`` where :meth:`log_prob` is to tell it of many steps at once: unless ``scores``, or where
+        the policy acts by a trace.
 
         Raises:
             ProgramError: where the policy draws no ``action``.
@@ -45,13 +48,16 @@ class Actor:
         seen = observation.unsqueeze(0) if device is None else observation.unsqueeze(0).to(device)
         if not self.has_acted:
             self.distribution, self.has_acted = self._own_distribution(seen), True
+            self.draw = None if self.distribution is None else _own_draw(self.policy)
         if self.distribution is None:
             site = self._drawn(seen)["action"]
             return site["value"][0], site["fn"].log_prob(site["value"])[0]
-        drawn = self.distribution(seen)
-        if drawn.batch_shape != seen.shape[:2]:
-            drawn = drawn.expand(seen.shape[:2])
-        return drawn.sample()[0], None
+        if self.draw is not None and not scores:
+            return self.draw(seen)[0], None
+        with pyro.validation_enabled(False):  # that the program is sound was seen when it first acted
+            drawn = self.distribution(seen)
+            action = drawn.expand(seen.shape[:2]).sample() if drawn.batch_shape != seen.shape[:2] else drawn.sample()
+            return action[0], drawn.log_prob(action)[0] if scores else None
 
     def log_prob(self, recording: Mapping[str, Tensor]) -> Tensor:
         """Return the log-probability of recorded actions in one pass, shape ``(time, environments)``."""
@@ -113,7 +119,7 @@ class Recorder:
         device = actor.device
         steps = []
         for _ in range(num_steps):
-            action, log_prob = actor(observation, device)
+            action, log_prob = actor(observation, device, scores=num_steps == 1)
             outcome = self.environment.step(action)
             self._check(action=action, **outcome._asdict())
             steps.append(_columns(observation, action, outcome, log_prob))
@@ -168,6 +174,12 @@ def _columns(observation: Tensor, action: Tensor, outcome: Outcome, log_prob: Te
         "truncated": outcome.truncated,
         **({} if log_prob is None else {"log_prob": log_prob}),
     }
+
+
+def _own_draw(policy: Any) -> Callable[[Tensor], Tensor] | None:
+    """Return a policy's ``draw``, unless a subclass has another ``distribution`` than what it was written for."""
+    owner = next(owner for owner in type(policy).__mro__ if {"draw", "distribution"} & vars(owner).keys())
+    return policy.draw if "draw" in vars(owner) else None
 
 
 def _alike(log_prob: Tensor, other: Tensor) -> bool:

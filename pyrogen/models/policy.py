@@ -17,6 +17,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyrogen.distributions import TanhNormal
+from pyrogen.distributions.tanh_normal import Squash
 from pyrogen.errors import UsageError
 
 __all__ = [
@@ -58,7 +59,8 @@ class Policy(PyroModule):
 
     .. math:: q(\tau) = p(s_0) \prod_t q(a_t \mid s_t) \, p(s_{t+1} \mid s_t, a_t)
 
-    of which the program has the factors that can be learned.
+    of which the program has the factors that can be learned. A policy may have a ``draw`` as well, of actions from the
+    distribution, shape ``(time, environments, ...)``, to act faster.
     """
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
@@ -89,6 +91,11 @@ class CategoricalPolicy(Policy):
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
         return dist.Categorical(logits=self.network(observation))
+
+    def draw(self, observation: Tensor) -> Tensor:
+        r"""Draw from the distribution without making it: the largest logit, each less :math:`\log E`, exponential."""
+        logits = self.network(observation)
+        return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
 
 
 class SoftQPolicy(Policy):
@@ -147,6 +154,14 @@ class TanhNormalPolicy(Policy):
         self.network = network
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
+        return TanhNormal(*self._normal(observation)).to_event(1)
+
+    def draw(self, observation: Tensor) -> Tensor:
+        """Draw from the distribution without making it."""
+        loc, scale = self._normal(observation)
+        return Squash()(loc + scale * torch.randn_like(loc))
+
+    def _normal(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network(observation)
         if outputs.shape[-1] % 2:
             raise UsageError(
@@ -154,7 +169,7 @@ class TanhNormalPolicy(Policy):
                 f"each coordinate of an action"
             )
         loc, raw_scale = outputs.chunk(2, -1)
-        return TanhNormal(loc, (-5 + 3.5 * (1 + raw_scale.tanh())).exp()).to_event(1)
+        return loc, (-5 + 3.5 * (1 + raw_scale.tanh())).exp()
 
 
 class UniformChoice(Policy):
