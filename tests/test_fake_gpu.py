@@ -32,6 +32,7 @@ from pyrogen.inference import (
     IWAE,
     MMD,
     MMDGAN,
+    PPO,
     R1,
     WGAN,
     Annealing,
@@ -513,15 +514,16 @@ def test_recordings_lie_where_the_policy_does(monkeypatch):
 
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("with_critic", [False, True])
-def test_control_stays_on_the_device(bounded, with_critic):
+@pytest.mark.parametrize("make", [KLControl, partial(PPO, normalize=True)])
+def test_control_stays_on_the_device(bounded, with_critic, make):
     """Neither recordings nor their returns are looked at, and no prior is made on the host."""
     flags = torch.zeros(5, 3, dtype=torch.bool, device=DEVICE)
     action = data(5, 3, 2) if bounded else torch.zeros(5, 3, dtype=torch.long, device=DEVICE)
     recording = {"observation": data(5, 3, 4), "next_observation": data(5, 3, 4), "reward": data(5, 3)}
-    recording |= {"action": action, "terminated": flags, "truncated": flags}
+    recording |= {"action": action, "terminated": flags, "truncated": flags, "log_prob": data(5, 3)}
     policy = on_device((TanhNormalPolicy if bounded else CategoricalPolicy)(MLP(4, 4 if bounded else 2, (8,))))
     model = OptimalTrajectories(UniformBox(2) if bounded else UniformChoice(2), temperature=0.1)
-    objective = on_device(KLControl(MLP(4, 1, (8,)) if with_critic else None))
+    objective = on_device(make(MLP(4, 1, (8,)) if with_critic else None))
     parameters, _ = program_parameters((model, policy), partial(objective, model, policy, **recording))
     player = Player(parameters, partial(torch.optim.Adam, lr=0.01))
     norm, finite = player.backward(objective(model, policy, **recording))

@@ -378,20 +378,3 @@ def test_soft_mdp():
 def test_mutant_fit_with_the_other_sign():
     with pytest.raises(AssertionError):
         check_bandit(OtherSign)
-
-
-@pytest.mark.parametrize("critic", [False, True])
-def test_captured(critic):
-    """A whole step, recorded as one graph, does what the step does."""
-    recording, policy = recorded(3)
-    recording = {k: v.float() if v.is_floating_point() else v for k, v in recording.items()}
-    found = []
-    for how in (False, "capture"):
-        pyro.set_rng_seed(0)
-        policy, objective = tabular(16), PPO(nn.Embedding(16, 1) if critic else None, normalize=True)
-        optimizer = partial(torch.optim.Adam, lr=0.1)
-        training = train(objective, OptimalTrajectories(UniformChoice(2)), policy, [recording], optimizer,
-                         optimizer if critic else None, simultaneous=critic, num_steps=4, compile=how)  # fmt: skip
-        found.append([*(step.loss for step in training), policy.network.weight.detach().clone()])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other)

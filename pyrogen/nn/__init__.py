@@ -15,6 +15,7 @@ from pyrogen.nn.pixelcnnpp import PixelCNNPlusPlus
 from pyrogen.nn.pixelrnn import DiagonalBiLSTM, RowLSTM
 from pyrogen.nn.progressive import Growth, ProgressiveCritic, ProgressiveGenerator
 from pyrogen.nn.recurrent import Memory, Recurrent
+from pyrogen.nn.state_values import StateValues
 from pyrogen.nn.transformer import CausalTransformer
 from pyrogen.nn.translation import PatchCritic, ResNetTranslator
 from pyrogen.nn.values import EmbeddedValues, OneHotValues, ScaledValues
@@ -50,6 +51,7 @@ __all__ = [
     "ResNetTranslator",
     "RowLSTM",
     "ScaledValues",
+    "StateValues",
     "WaveNet",
     "check_widths",
     "spline_flow",

@@ -1,0 +1,80 @@
+"""Objectives of policies that learn from their own recordings, by name, with plain settings, for the command line."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from pyrogen.errors import UsageError
+from pyrogen.inference.control import KLControl
+from pyrogen.inference.ppo import PPO
+from pyrogen.nn import StateValues
+from pyrogen.parameters import owners
+from pyrogen.sites import Program
+
+__all__ = ["kl_control", "ppo"]
+
+
+def kl_control(
+    model: Program,
+    guide: Program | None,
+    example: Mapping[str, Tensor],
+    *,
+    discount: float = 0.99,
+    decay: float = 0.95,
+    analytic_kl: bool = True,
+    critic_hidden: Sequence[int] = (64, 64),
+) -> KLControl:
+    """Make the evidence lower bound of optimal trajectories: entropy-regularised policy gradient.
+
+    Args:
+        discount: of the returns that actions are weighed by.
+        decay: of what a return sees before it trusts the critic, from 0 to 1.
+        analytic_kl: use divergences from the prior in closed form where there are.
+        critic_hidden: widths of the critic's layers between.
+    """
+    critic = critic_of_states(model, guide, example, critic_hidden)
+    return KLControl(critic, discount=discount, decay=decay, analytic_kl=analytic_kl)
+
+
+def ppo(
+    model: Program,
+    guide: Program | None,
+    example: Mapping[str, Tensor],
+    *,
+    discount: float = 0.99,
+    decay: float = 0.95,
+    clip: float = 0.2,
+    normalize: bool = False,
+    critic_hidden: Sequence[int] = (64, 64),
+) -> PPO:
+    """Make the same within a trust region, so that a recording serves for several steps.
+
+    Args:
+        discount: of the returns that actions are weighed by.
+        decay: of what a return sees before it trusts the critic, from 0 to 1.
+        clip: by how much the probability of an action may change, relatively, with a recording.
+        normalize: scale advantages to a standard deviation of 1 in each batch.
+        critic_hidden: widths of the critic's layers between.
+    """
+    critic = critic_of_states(model, guide, example, critic_hidden)
+    return PPO(critic, discount=discount, decay=decay, clip=clip, normalize=normalize)
+
+
+def critic_of_states(
+    model: Program, guide: Program | None, example: Mapping[str, Tensor], hidden: Sequence[int]
+) -> StateValues:
+    """Make a critic of observations like an example's, in the unit of the model's rewards.
+
+    Raises:
+        UsageError: where observations are whole numbers, and no table of the policy's tells how many there are.
+    """
+    observation, scale = example["observation"], 1 / getattr(model, "temperature", 1.0)
+    if observation.is_floating_point():
+        return StateValues(observation.shape[2:], hidden=hidden, scale=scale)
+    tables = [part for owner in owners(guide).values() for part in owner.modules() if isinstance(part, nn.Embedding)]
+    if not tables:
+        raise UsageError(
+            "observations are whole numbers, and how many there are is told by an nn.Embedding of the policy's, which "
+            "has none: give it one, or build the objective and its critic in Python"
+        )
+    return StateValues(num_observations=tables[0].num_embeddings, hidden=hidden, scale=scale)
