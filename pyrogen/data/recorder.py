@@ -22,11 +22,14 @@ class Actor:
     """Draws actions of a policy, by its ``distribution`` where that is what its program draws from, else by a trace.
 
     Args:
-        policy: a program with a site ``action``, called with ``observation`` of shape ``(1, environments, ...)``.
+        policy: a program with a site ``action``, called with ``observation`` of shape ``(1, environments, ...)``. One
+            whose noise lasts for some steps has a method ``act`` besides its ``distribution``, from observations of
+            shape ``(environments, ...)`` to actions, each of which by itself has that distribution.
     """
 
     def __init__(self, policy: Program) -> None:
         self.policy = policy
+        self.act: Callable[[Tensor], Tensor] | None = getattr(policy, "act", None)
         self.distribution: Callable[[Tensor], TorchDistribution] | None = None
         self.draw: Callable[[Tensor], Tensor] | None = None
         self.has_acted = False
@@ -52,6 +55,8 @@ class Actor:
         if self.distribution is None:
             site = self._drawn(seen)["action"]
             return site["value"][0], site["fn"].log_prob(site["value"])[0]
+        if self.act is not None:
+            return self.act(seen[0]), None
         if self.draw is not None and not scores:
             return self.draw(seen)[0], None
         with pyro.validation_enabled(False):  # that the program is sound was seen when it first acted

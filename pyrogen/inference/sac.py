@@ -150,8 +150,8 @@ class SAC(Objective):
         """Return soft values, and divergences from the prior, in nats, shape ``(1, batch)`` each."""
         if not (found.policy.has_rsample or isinstance(found.policy, dist.Categorical)):
             raise ProgramError(
-                f"the guide draws site 'action' from {type(unwrapped(found.policy)).__name__}, which has no rsample, so "
-                f"that no gradient comes through the critics: choose a TanhNormal or a Categorical, or learn by MPO"
+                f"the guide draws site 'action' from {type(unwrapped(found.policy)).__name__}, which has no rsample, "
+                f"so that no gradient comes through the critics: choose a TanhNormal or a Categorical, or learn by MPO"
             )
         draws = drawn(found.policy, 1)
         is_taken = draws.log_weights > -torch.inf  # what is never chosen may have no value, and no divergence

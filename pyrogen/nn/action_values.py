@@ -28,7 +28,7 @@ class StackedLinear(nn.Module):
 
 
 class ActionValues(nn.Module):
-    r"""Several networks :math:`Q_i(s, a)` of one architecture, which begin apart and are computed together.
+    r"""Several networks of one architecture, which begin apart and are computed together: :math:`Q_i = c \, f_i(s, a)`.
 
     Actions are either choices, of each of which a network says a value, or lie in a box, and are among its inputs.
     Observations that are whole numbers choose a row of the first layer, as a one-hot vector would; with ``hidden=()``
@@ -42,10 +42,11 @@ class ActionValues(nn.Module):
         num_critics: the number of networks.
         hidden: the widths of their layers between.
         activation: makes the activation module.
+        scale: :math:`c`; one over the temperature, where networks are to begin in the unit of rewards.
 
     Raises:
-        UsageError: where a number is less than one, both or none of ``num_actions`` and ``num_action_dims`` are given,
-            or, in a call, an action in a box is missing.
+        UsageError: where the scale is not above zero, a number less than one, both or none of ``num_actions`` and
+            ``num_action_dims`` are given, or, in a call, an action in a box is missing.
 
     Example:
         >>> state, action = torch.zeros(5, 3, 4), torch.zeros(5, 3, 2)
@@ -67,8 +68,11 @@ class ActionValues(nn.Module):
         num_critics: int = 2,
         hidden: Sequence[int] = (256, 256),
         activation: Callable[[], nn.Module] = nn.ReLU,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not scale > 0:
+            raise UsageError(f"scale must be above 0, found {scale}")
         if (num_actions is None) == (num_action_dims is None):
             raise UsageError(
                 f"pass num_actions, for choices, or num_action_dims, for a box; found {num_actions} and "
@@ -86,7 +90,7 @@ class ActionValues(nn.Module):
         widths = (*hidden, num_actions or 1)
         self.first = StackedLinear(num_critics, num_inputs, widths[0])
         self.layers = nn.ModuleList(StackedLinear(num_critics, *pair) for pair in pairwise(widths))
-        self.activation = activation()
+        self.activation, self.scale = activation(), scale
 
     def forward(self, observation: Tensor, action: Tensor | None = None) -> Tensor:
         """Return the values of actions, shape ``(num_critics, *batch)``.
@@ -102,7 +106,7 @@ class ActionValues(nn.Module):
         x = self._first(observation, None if self.num_action_dims is None else action)
         for layer in self.layers:
             x = layer(self.activation(x))
-        values = x.reshape(self.num_critics, *batch, -1)
+        values = self.scale * x.reshape(self.num_critics, *batch, -1)
         if action is None:
             return values
         if self.num_action_dims is not None:

@@ -1,0 +1,103 @@
+"""Objectives of policies that learn from replayed transitions, by name, with plain settings, for the command line."""
+
+from collections.abc import Mapping, Sequence
+from math import log
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyrogen.errors import UsageError
+from pyrogen.inference.sac import SAC
+from pyrogen.inference.soft_q import SoftQ
+from pyrogen.inference.transitions import choices
+from pyrogen.nn import ActionValues, check_widths
+from pyrogen.parameters import modules_of, owners
+from pyrogen.rehearsal import rehearsal
+from pyrogen.sites import Program, or_nothing
+
+__all__ = ["critic_of_actions", "sac", "soft_q"]
+
+
+def sac(
+    model: Program,
+    guide: Program | None,
+    example: Mapping[str, Tensor],
+    *,
+    discount: float = 0.99,
+    rate: float = 0.005,
+    tuned: bool = True,
+    target_divergence: float | None = None,
+    critic_hidden: Sequence[int] = (256, 256),
+) -> SAC:
+    """Make soft actor-critic.
+
+    Args:
+        discount: of what follows a step.
+        rate: by how much target networks move towards the critics with each step.
+        tuned: hold the policy's divergence from the prior at a target; else the temperature is the model's.
+        target_divergence: in nats; of a box, 1.69 for each of its coordinates if not given, which is the usual target
+            entropy, and of choices half of the largest that there is.
+        critic_hidden: widths of the critics' layers between.
+    """
+    if not tuned and target_divergence is not None:
+        raise UsageError("target_divergence is what the divergence is tuned to: leave it out, or tuned on")
+    critic = critic_of_actions(model, guide, example, critic_hidden)
+    if tuned and target_divergence is None:
+        dims, count = critic.num_action_dims, critic.num_actions
+        target_divergence = log(count or 1) / 2 if dims is None else dims * (1 + log(2))
+    return SAC(critic, discount, rate, target_divergence)
+
+
+def soft_q(
+    model: Program,
+    guide: Program | None,
+    example: Mapping[str, Tensor],
+    *,
+    discount: float = 0.99,
+    rate: float = 0.005,
+) -> SoftQ:
+    """Make soft Q-learning, of a policy whose logits, less those of the prior, are its action values.
+
+    Args:
+        discount: of what follows a step.
+        rate: by how much the target network moves towards the policy's with each step.
+    """
+    network = getattr(guide, "network", None)
+    if not isinstance(network, nn.Module):
+        raise UsageError(
+            "soft-q learns the network that its policy is made of, and this one shows none: choose a policy of "
+            "choices, or make a SoftQPolicy"
+        )
+    return SoftQ(network, discount, rate)
+
+
+def critic_of_actions(
+    model: Program, guide: Program | None, example: Mapping[str, Tensor], hidden: Sequence[int]
+) -> ActionValues:
+    """Make critics of observations and actions like an example's, in the unit of the model's rewards.
+
+    Raises:
+        UsageError: where observations are whole numbers, and no table of the policy's tells how many there are.
+    """
+    check_widths(critic_hidden=hidden)
+    with rehearsal(modules_of(model, guide).values()), torch.no_grad():
+        policy = choices(model, or_nothing(guide), example).policy
+    observation, num_observations = example["observation"], None
+    if not observation.is_floating_point():
+        tables = [m for owner in owners(guide).values() for m in owner.modules() if isinstance(m, nn.Embedding)]
+        if not tables:
+            raise UsageError(
+                "observations are whole numbers, and how many there are is told by an nn.Embedding of the policy's, "
+                "which has none: give it one, or build the objective and its critic in Python"
+            )
+        num_observations = tables[0].num_embeddings
+    is_choice = isinstance(policy, dist.Categorical)
+    return ActionValues(
+        observation.shape[2:],
+        num_observations=num_observations,
+        num_actions=policy.logits.shape[-1] if is_choice else None,
+        num_action_dims=None if is_choice else policy.event_shape[0],
+        hidden=hidden,
+        scale=1 / getattr(model, "temperature", 1.0),
+    )
