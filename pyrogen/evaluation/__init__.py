@@ -52,6 +52,14 @@ from pyrogen.evaluation.likelihood import (
     log_densities,
     log_likelihood,
 )
+from pyrogen.evaluation.linear_quadratic import (
+    QuadraticValues,
+    Regulator,
+    posterior_regulator,
+    regulator_returns,
+    regulator_values,
+    variational_regulator,
+)
 from pyrogen.evaluation.memorisation import Copying, Neighbours, data_copying, nearest_neighbours
 from pyrogen.evaluation.modes import Coverage, mode_coverage
 from pyrogen.evaluation.observation import with_noise
@@ -103,6 +111,8 @@ __all__ = [
     "Parzen",
     "PrecisionRecall",
     "PredictiveCheck",
+    "QuadraticValues",
+    "Regulator",
     "Reliability",
     "Sandwich",
     "Smoothing",
@@ -169,10 +179,13 @@ __all__ = [
     "parzen_log_likelihood",
     "perplexity",
     "policy_values",
+    "posterior_regulator",
     "posterior_values",
     "precision_recall",
     "predictive_checks",
     "predictive_entropy",
+    "regulator_returns",
+    "regulator_values",
     "reliability",
     "simulation_based_calibration",
     "smc",
@@ -186,6 +199,7 @@ __all__ = [
     "typicality",
     "uncertainty",
     "uniformity",
+    "variational_regulator",
     "variational_values",
     "watanabe_akaike",
     "wilson_interval",
