@@ -30,6 +30,7 @@ from pyrogen.inference.ratio import LogRatio, Ratio, Telescoping
 from pyrogen.inference.renyi import IWAE, Renyi
 from pyrogen.inference.returns import VTrace, discounted_returns, generalized_advantages, lambda_returns, v_trace
 from pyrogen.inference.sac import SAC
+from pyrogen.inference.smoothing import SmoothedTrajectories, particle_smoothing
 from pyrogen.inference.soft_q import SoftQ
 from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.inference.train import train
@@ -86,6 +87,7 @@ __all__ = [
     "Scoring",
     "Sinkhorn",
     "SlicedWasserstein",
+    "SmoothedTrajectories",
     "SoftQ",
     "Step",
     "Telescoping",
@@ -97,6 +99,7 @@ __all__ = [
     "generalized_advantages",
     "is_worth_compiling",
     "lambda_returns",
+    "particle_smoothing",
     "train",
     "v_trace",
 ]

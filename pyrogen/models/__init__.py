@@ -2,6 +2,7 @@
 
 from pyrogen.models.auto_implicit import AutoImplicit
 from pyrogen.models.autoregressive import AutoregressiveModel, ConditionalAutoregressiveModel, likelihood_of_element
+from pyrogen.models.cem import CEM
 from pyrogen.models.classifier import Classifier, classifier
 from pyrogen.models.coordinate_ascent import local_optimum
 from pyrogen.models.dense_entries import fvsbn, made, nade
@@ -18,6 +19,8 @@ from pyrogen.models.image_entries import gated_pixelcnn, pixel_rnn, pixelcnn, pi
 from pyrogen.models.incomplete import Imputed, Incomplete, miwae
 from pyrogen.models.joint_vae import JointVAE, joint_vae, to_images, to_labels
 from pyrogen.models.likelihood import LIKELIHOODS, Likelihood
+from pyrogen.models.mppi import MPPI
+from pyrogen.models.planner import Planner
 from pyrogen.models.policy import (
     CategoricalPolicy,
     OptimalTrajectories,
@@ -41,9 +44,11 @@ from pyrogen.models.translator import Translator, cyclegan
 from pyrogen.models.vae import VAE, vae
 
 __all__ = [
+    "CEM",
     "LDA",
     "LIKELIHOODS",
     "M2",
+    "MPPI",
     "PPCA",
     "VAE",
     "AutoImplicit",
@@ -69,6 +74,7 @@ __all__ = [
     "MeanField",
     "NormalEncoder",
     "OptimalTrajectories",
+    "Planner",
     "PointTopics",
     "Policy",
     "ProdLDA",
