@@ -177,6 +177,22 @@ def test_the_page_on_control(capsys: pytest.CaptureFixture[str]) -> None:
     assert arms == pytest.approx([0.0900, 0.2447, 0.6652], abs=0.05)  # the softmax of 0, 1 and 2
 
 
+def test_the_page_on_planning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Blocks are read one after the other: carts are pushed back, and planning and particles come to what is exact."""
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/planning.md").read_text(), re.S):
+        exec(compile(block, "docs/planning.md", "exec"), names)
+    mppi, cem, lucky, sober, evidence = (
+        list(map(float, re.findall(r"-?\d\.\d+", line))) for line in capsys.readouterr().out.splitlines()
+    )
+    assert max(mppi[0], cem[0]) < 0 < min(mppi[1], cem[1])
+    assert lucky[0] == pytest.approx(lucky[1], abs=0.03)
+    assert sober[0] == pytest.approx(sober[1], abs=0.03)
+    assert abs(lucky[1] - sober[1]) > 0.04
+    assert evidence[0] == pytest.approx(evidence[1], abs=0.06)
+    assert evidence[1] > evidence[2] + 0.15
+
+
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5

@@ -1,6 +1,8 @@
 """Planning held to posteriors by quadrature and to Riccati recursions; plans that go on; environments acted in."""
 
 import math
+import runpy
+from pathlib import Path
 
 import pyro
 import pyro.distributions as dist
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyrogen.data import Outcome, Rollouts
+from pyrogen.data import GymnasiumEnvironment, Outcome, Rollouts
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation import posterior_regulator, variational_regulator
 from pyrogen.lqg import LinearQuadratic
@@ -16,6 +18,7 @@ from pyrogen.models import CEM, MPPI, Planner, Policy, UniformBox
 
 double = pytest.mark.usefixtures("double")
 ALPHA, SIGMA, H, START = 0.7, 0.8, 3, 1.5
+EXAMPLE = Path(__file__).parent.parent / "examples" / "planning.py"
 LINE = LinearQuadratic(*(torch.tensor([[x]], dtype=torch.float64) for x in (1.1, 0.8, 0.9, 0.5, 0.4)))
 
 
@@ -118,7 +121,7 @@ def test_cross_entropy_comes_to_the_riccati_action():
 
     def cem(environments, samples):
         return CEM(line(), 1, horizon=H, num_samples=samples, num_environments=environments, num_iterations=6,
-                   bounded=False)  # fmt: skip
+                   min_scale=1e-3, bounded=False)  # fmt: skip
 
     few, many = (errors(lambda e, n=n: cem(e, n), truth) for n in (50, 800))
     assert many < 0.4 * few
@@ -140,6 +143,14 @@ def test_two_quantities_in_a_world_of_chance():
     close(often, sober, 5 / 500 + abs(lucky - sober) / 50)  # of n futures, a mean has the n-th part of the luck
     with pytest.raises(AssertionError):
         close(once, sober, 5 / 2000)
+
+
+def test_cross_entropy_at_the_end_of_the_box():
+    """Where all of the best plans are at the end, there is still a deviation to draw by."""
+    planner = CEM(lambda s, a: (s, a[..., 0]), 1, horizon=2, num_environments=3)
+    for _ in range(10):
+        action = planner(torch.zeros(1, 3, 1))
+    assert (action > 0.99).all()
 
 
 # Plans that go on
@@ -211,6 +222,28 @@ def test_acts_in_environments(planner):
     assert (recording["action"][0].sign().flatten() == torch.tensor([-1.0, 1.0, -1.0])).all()
     assert (recording["next_observation"][-1].abs() < 0.15).all()
     assert not recording["action"].requires_grad
+
+
+# The pendulum of gymnasium, by the example's model of it
+
+
+def example(monkeypatch, capsys, steps):
+    monkeypatch.setattr("sys.argv", ["planning.py", "--steps", str(steps)])
+    names = runpy.run_path(str(EXAMPLE), run_name="__main__")
+    return names["pendulum"], float(capsys.readouterr().out.split()[1])
+
+
+def test_the_model_of_the_pendulum_is_true(monkeypatch, capsys):
+    pendulum, _ = example(monkeypatch, capsys, 1)
+    recording = next(iter(Rollouts(GymnasiumEnvironment("Pendulum-v1", 4), UniformBox(1), 50)))
+    after, reward = pendulum(recording["observation"], recording["action"])
+    torch.testing.assert_close(after, recording["next_observation"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(reward, recording["reward"], atol=1e-4, rtol=1e-4)
+
+
+def test_pendulum(monkeypatch, capsys):
+    """The mean return of 20 episodes is that of a pendulum that is held up, and not the -1,200 of chance."""
+    assert example(monkeypatch, capsys, 200)[1] >= -300
 
 
 # Mutants
@@ -304,6 +337,8 @@ def test_what_is_refused():
             MPPI(bandit, 1, **settings)
     with pytest.raises(UsageError, match=r"elite_fraction=0\.1 of 10 plans are 1, expected from 2 to 9"):
         CEM(bandit, 1, num_samples=10)
+    with pytest.raises(UsageError, match=r"min_scale must be above 0 and at most scale=1\.0, found 2\.0"):
+        CEM(bandit, 1, min_scale=2.0)
     with pytest.raises(UsageError, match=r"observation has shape \(1, 2, 1\), expected \(1, 3, ...\)"):
         CEM(bandit, 1, num_environments=3)(torch.zeros(1, 2, 1))
     with pytest.raises(ProgramError, match=r"rewards of shape \(\), expected one for each action: \(1, 500, 1\)"):

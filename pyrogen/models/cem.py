@@ -14,12 +14,14 @@ class CEM(Planner):
 
     .. math::
         m \leftarrow \frac{1}{|E|} \sum_{k \in E} u_k, \quad
-        \sigma^2 \leftarrow \frac{1}{|E|} \sum_{k \in E} (u_k - m)^2
+        \sigma \leftarrow \max\left(\sigma_{\min}, \sqrt{\frac{1}{|E|} \sum_{k \in E} (u_k - m)^2}\right)
 
     where :math:`E` are the plans with the largest returns. As inference, each iteration's proposal is the next one's
     prior, so that :math:`p / q = 1`, and to be optimal is to be among so many: the likelihood is 1 above a quantile of
     the returns and 0 below. The fraction takes the place of a temperature, and goes with the returns that there are,
     in whatever unit.
+
+    Without a least deviation none is left where the best action is the last within bounds.
 
     Args:
         world: what a step brings, a :data:`~pyrogen.world.World`.
@@ -31,6 +33,7 @@ class CEM(Planner):
         num_futures: how often each plan is tried out.
         num_environments: for how many environments it plans, each by itself.
         scale: :math:`\sigma` of the first proposal, of :math:`u`.
+        min_scale: :math:`\sigma_{\min}`.
         bounded: whether actions lie in :math:`(-1, 1)`.
 
     Raises:
@@ -62,12 +65,16 @@ class CEM(Planner):
         num_futures: int = 1,
         num_environments: int = 1,
         scale: float = 1.0,
+        min_scale: float = 0.05,
         bounded: bool = True,
     ) -> None:
         super().__init__(
             world, num_dims, horizon=horizon, num_samples=num_samples, num_iterations=num_iterations,
             num_futures=num_futures, num_environments=num_environments, scale=scale, bounded=bounded,
         )  # fmt: skip
+        if not 0 < min_scale <= scale:
+            raise UsageError(f"min_scale must be above 0 and at most scale={scale}, found {min_scale}")
+        self.min_scale = min_scale
         self.num_elites = round(elite_fraction * num_samples)
         if not 2 <= self.num_elites < num_samples:
             raise UsageError(
@@ -80,4 +87,4 @@ class CEM(Planner):
         returns, _ = self.imagined(observation, a)
         best = returns.topk(self.num_elites, dim=0).indices
         u = self.coordinates(a).gather(0, best[:, None, :, None].expand(-1, *loc.shape))
-        return u.mean(0), u.std(0, correction=0)
+        return u.mean(0), u.std(0, correction=0).clamp(min=self.min_scale)
