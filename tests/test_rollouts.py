@@ -224,10 +224,10 @@ def test_acting_without_a_trace():
 
 
 def check_draws(policy):
-    """What a policy draws without its distribution has that distribution: frequencies, and the mean and its square."""
-    observation = torch.zeros(1, 1).expand(1, 40_000, 1)
+    """What a policy draws by itself has its distribution: frequencies, or the means of actions and their squares."""
+    observation = torch.zeros(40_000, 1)
     with torch.no_grad():
-        action = policy.draw(observation)[0]
+        action = policy.act(observation)
         distribution = policy.distribution(torch.zeros(1))
     if isinstance(policy, CategoricalPolicy):
         found, p = torch.bincount(action, minlength=3) / 40_000, distribution.probs
@@ -262,7 +262,7 @@ def test_draws_of_another_distribution():
     assert (next(iter(Rollouts(Clock(), Second(nn.Linear(1, 2)), 6)))["action"] == 1).all()
 
 
-def test_one_step_is_scored_as_it_is_drawn():
+def test_one_step_is_scored():
     """Recordings of one step have the density that one pass gives them."""
     for policy in (CategoricalPolicy(nn.Linear(1, 2)), UniformChoice(2)):
         recording = next(iter(Rollouts(Clock(), policy, 1)))

@@ -23,15 +23,15 @@ class Actor:
 
     Args:
         policy: a program with a site ``action``, called with ``observation`` of shape ``(1, environments, ...)``. One
-            whose noise lasts for some steps has a method ``act`` besides its ``distribution``, from observations of
-            shape ``(environments, ...)`` to actions, each of which by itself has that distribution.
+            that acts faster than by its ``distribution``, or by noise that lasts for some steps, has a method ``act``
+            besides, from observations of shape ``(environments, ...)`` to actions, each of which by itself has that
+            distribution.
     """
 
     def __init__(self, policy: Program) -> None:
         self.policy = policy
-        self.act: Callable[[Tensor], Tensor] | None = getattr(policy, "act", None)
         self.distribution: Callable[[Tensor], TorchDistribution] | None = None
-        self.draw: Callable[[Tensor], Tensor] | None = None
+        self.act: Callable[[Tensor], Tensor] | None = None
         self.has_acted = False
 
     @property
@@ -39,11 +39,10 @@ class Actor:
         """The policy's device; ``None`` without parameters."""
         return first_device(self.policy)
 
-    def __call__(self, observation: Tensor, device: torch.device | None, scores: bool) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, observation: Tensor, device: torch.device | None) -> tuple[Tensor, Tensor | None]:
         """Return actions for observations of shape ``(environments, ...)``, and their log-probability in nats.
 
-        The latter is ``None`` where :meth:`log_prob` is to tell it of many steps at once: unless ``scores``, or where
-        the policy acts by a trace.
+        The latter is ``None`` where :meth:`log_prob` tells it of many steps at once.
 
         Raises:
             ProgramError: where the policy draws no ``action``.
@@ -51,18 +50,15 @@ class Actor:
         seen = observation.unsqueeze(0) if device is None else observation.unsqueeze(0).to(device)
         if not self.has_acted:
             self.distribution, self.has_acted = self._own_distribution(seen), True
-            self.draw = None if self.distribution is None else _own_draw(self.policy)
+            self.act = None if self.distribution is None else _own_act(self.policy)
         if self.distribution is None:
             site = self._drawn(seen)["action"]
             return site["value"][0], site["fn"].log_prob(site["value"])[0]
         if self.act is not None:
             return self.act(seen[0]), None
-        if self.draw is not None and not scores:
-            return self.draw(seen)[0], None
         with pyro.validation_enabled(False):  # that the program is sound was seen when it first acted
             drawn = self.distribution(seen)
-            action = drawn.expand(seen.shape[:2]).sample() if drawn.batch_shape != seen.shape[:2] else drawn.sample()
-            return action[0], drawn.log_prob(action)[0] if scores else None
+            return (drawn if drawn.batch_shape == seen.shape[:2] else drawn.expand(seen.shape[:2])).sample()[0], None
 
     def log_prob(self, recording: Mapping[str, Tensor]) -> Tensor:
         """Return the log-probability of recorded actions in one pass, shape ``(time, environments)``."""
@@ -124,7 +120,7 @@ class Recorder:
         device = actor.device
         steps = []
         for _ in range(num_steps):
-            action, log_prob = actor(observation, device, scores=num_steps == 1)
+            action, log_prob = actor(observation, device)
             outcome = self.environment.step(action)
             self._check(action=action, **outcome._asdict())
             steps.append(_columns(observation, action, outcome, log_prob))
@@ -181,10 +177,10 @@ def _columns(observation: Tensor, action: Tensor, outcome: Outcome, log_prob: Te
     }
 
 
-def _own_draw(policy: Any) -> Callable[[Tensor], Tensor] | None:
-    """Return a policy's ``draw``, unless a subclass has another ``distribution`` than what it was written for."""
-    owner = next(owner for owner in type(policy).__mro__ if {"draw", "distribution"} & vars(owner).keys())
-    return policy.draw if "draw" in vars(owner) else None
+def _own_act(policy: Any) -> Callable[[Tensor], Tensor] | None:
+    """Return a policy's ``act``, unless a subclass has another ``distribution`` than what it was written for."""
+    owners = [owner for owner in type(policy).__mro__ if {"act", "distribution"} & vars(owner).keys()]
+    return policy.act if owners and "act" in vars(owners[0]) else None
 
 
 def _alike(log_prob: Tensor, other: Tensor) -> bool:

@@ -22,7 +22,7 @@ class Rollouts:
     took it. Episodes go on from one recording to the next.
 
     Where a policy has a ``distribution`` of an observation, and its program draws ``action`` from that and nothing
-    else, actions are drawn from it without a trace, by the policy's ``draw`` if it has one, and all of a recording are
+    else, actions are drawn from it without a trace, by the policy's ``act`` if it has one, and all of a recording are
     scored in one pass.
 
     Args:

@@ -59,8 +59,8 @@ class Policy(PyroModule):
 
     .. math:: q(\tau) = p(s_0) \prod_t q(a_t \mid s_t) \, p(s_{t+1} \mid s_t, a_t)
 
-    of which the program has the factors that can be learned. A policy may have a ``draw`` as well, of actions from the
-    distribution, shape ``(time, environments, ...)``, to act faster.
+    of which the program has the factors that can be learned. A policy may have a method ``act`` as well, which draws
+    from the distribution without making it, for environments where time counts.
     """
 
     def distribution(self, observation: Tensor) -> TorchDistribution:
@@ -92,8 +92,8 @@ class CategoricalPolicy(Policy):
     def distribution(self, observation: Tensor) -> TorchDistribution:
         return dist.Categorical(logits=self.network(observation))
 
-    def draw(self, observation: Tensor) -> Tensor:
-        r"""Draw from the distribution without making it: the largest logit, each less :math:`\log E`, exponential."""
+    def act(self, observation: Tensor) -> Tensor:
+        r"""Draw from the distribution: the largest of :math:`\log q(a \mid s) - \log E_a`, exponential :math:`E`."""
         logits = self.network(observation)
         return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
 
@@ -156,8 +156,8 @@ class TanhNormalPolicy(Policy):
     def distribution(self, observation: Tensor) -> TorchDistribution:
         return TanhNormal(*self._normal(observation)).to_event(1)
 
-    def draw(self, observation: Tensor) -> Tensor:
-        """Draw from the distribution without making it."""
+    def act(self, observation: Tensor) -> Tensor:
+        """Draw from the distribution."""
         loc, scale = self._normal(observation)
         return Squash()(loc + scale * torch.randn_like(loc))
 
