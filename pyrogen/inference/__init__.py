@@ -20,6 +20,7 @@ from pyrogen.inference.gan import GAN
 from pyrogen.inference.history import History
 from pyrogen.inference.maximum_likelihood import MaximumLikelihood
 from pyrogen.inference.mmd import MMD, MMDGAN
+from pyrogen.inference.mpo import MPO
 from pyrogen.inference.natural_gradient import NaturalGradient
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.optimal_transport import EnergyDistance, Sinkhorn, SlicedWasserstein
@@ -36,6 +37,7 @@ from pyrogen.inference.total_correlation import BetaTCVAE, FactorVAE
 from pyrogen.inference.train import train
 from pyrogen.inference.training import Step, Training
 from pyrogen.inference.veegan import VEEGAN
+from pyrogen.inference.virel import VIREL
 from pyrogen.inference.wgan import WGAN
 from pyrogen.inference.worth import can_compile, is_worth_compiling
 
@@ -50,11 +52,13 @@ __all__ = [
     "IWAE",
     "MMD",
     "MMDGAN",
+    "MPO",
     "PPO",
     "R1",
     "RBF",
     "SAC",
     "VEEGAN",
+    "VIREL",
     "WAE",
     "WGAN",
     "Adversarial",
