@@ -30,6 +30,7 @@ from pyrogen.evaluation.disentanglement import (
     levels_of,
     mutual_information_gap,
 )
+from pyrogen.evaluation.episodes import Episodes, divergence_figures, play, return_figures
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import (
@@ -82,6 +83,7 @@ from pyrogen.evaluation.reliability import (
     reliability,
 )
 from pyrogen.evaluation.representation import Codes, active_units, encode, knn_probe, linear_probe
+from pyrogen.evaluation.returns_interval import Interval, interquartile_mean, returns_interval
 from pyrogen.evaluation.samples import coverage, density, energy_distance, spacing
 from pyrogen.evaluation.text import bits_per_char, surprises, text_distribution
 from pyrogen.evaluation.topics import document_completion, left_to_right, log_joint, perplexity
@@ -103,9 +105,11 @@ __all__ = [
     "Convergence",
     "Copying",
     "Coverage",
+    "Episodes",
     "Estimate",
     "Forecasts",
     "Imputation",
+    "Interval",
     "LatentSearch",
     "Neighbours",
     "Parzen",
@@ -137,6 +141,7 @@ __all__ = [
     "data_copying",
     "dci",
     "density",
+    "divergence_figures",
     "document_completion",
     "elbo",
     "encode",
@@ -151,6 +156,7 @@ __all__ = [
     "guide_accuracy",
     "guide_forecasts",
     "impute",
+    "interquartile_mean",
     "iwae",
     "iwae_convergence",
     "kernel_distance",
@@ -178,6 +184,7 @@ __all__ = [
     "npmi",
     "parzen_log_likelihood",
     "perplexity",
+    "play",
     "policy_values",
     "posterior_regulator",
     "posterior_values",
@@ -187,6 +194,8 @@ __all__ = [
     "regulator_returns",
     "regulator_values",
     "reliability",
+    "return_figures",
+    "returns_interval",
     "simulation_based_calibration",
     "smc",
     "smooth_trajectories",
