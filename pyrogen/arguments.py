@@ -16,7 +16,20 @@ from pyrogen.data import from_path
 from pyrogen.errors import DataError, MissingInputError, UsageError
 from pyrogen.recipe import Named, Recipe, Settings, is_path
 
-__all__ = ["device_of", "make_parser", "parse", "parse_recipe", "prepared_alike"]
+__all__ = [
+    "add_settings",
+    "device_of",
+    "make_parser",
+    "model_named",
+    "outcome_options",
+    "parse",
+    "parse_recipe",
+    "plain",
+    "prefer",
+    "prepared_alike",
+    "train_parser",
+    "words_given",
+]
 
 GIVEN = {"model": 1, "objective": 3, "data": 0}
 """How many leading parameters of a factory are not the user's to set: the spec; model, guide and example batch."""
@@ -45,7 +58,8 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
-    """Read the arguments of ``pyrogen train``; which there are depends on the model, the objective and the data.
+    """Read the arguments of ``pyrogen train`` of a model of data; which there are depends on the model, the objective
+    and the data.
 
     Returns:
         The recipe, and the options ``out``, ``overwrite``, ``json``, ``track`` and ``strict``; ``note``, where
@@ -54,65 +68,98 @@ def parse_recipe(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
     Raises:
         UsageError: for unknown names and options, with the nearest, and for values of the wrong type.
     """
-    arguments = list(arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments[0:1] = ["--model", arguments[0]]
-    given = _given(arguments)
+    arguments = model_named(arguments)
+    given = words_given(arguments)
     names = _names(given)
-    parser = make_parser("train", "Fit a model to data, and keep everything in a run directory.")
-    parser.add_argument("--config", action="config", help="a file of settings, as --print-config prints them")
-    parser.add_argument("--model", type=str, help="a model of `pyrogen list`; may come first, without --model")
+    parser = train_parser(names["objective"])
     parser.add_argument("--data", type=str, default=names["data"], help="a data set of `pyrogen list`, or a path")
     parser.add_argument("--data_b", type=str, default=None, help="likewise: the other domain of a translation")
-    parser.add_argument("--objective", type=str, default=names["objective"], help="an objective of `pyrogen list`")
-    parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/MODEL-DATA)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
-    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
-    parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
-    parser.add_argument("--strict", action="store_true", help="end where an adversarial fit comes to nothing")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits, the initial values and the noise")
     parser.add_argument("--data_seed", type=int, default=None, help="of the splits, where it is not --seed")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_class_arguments(Settings)
-    keys = {kind: _add(parser, kind, factory) for kind, factory in _factories(names).items()} if names["model"] else {}
-    preferred = _prefer(parser, names, keys)
+    keys = (
+        {kind: add_settings(parser, kind, factory) for kind, factory in _factories(names).items()}
+        if names["model"]
+        else {}
+    )
+    preferred = prefer(parser, names, keys, Settings)
     values = parse(parser, arguments)
     if not keys:
         raise UsageError(f"which model? Choose from {', '.join(catalogue.names('model'))}")
-    chosen = {kind: Named(names[kind], {n: _plain(values[key]) for n, key in keys[kind].items()}) for kind in keys}
+    chosen = {kind: Named(names[kind], {n: plain(values[key]) for n, key in keys[kind].items()}) for kind in keys}
     cut = {} if values["data_seed"] is None else {"seed": values["data_seed"]}
     chosen["data"] = Named(_located(names["data"]), chosen["data"].settings | cut)
     data_b = prepared_alike(names["data_b"], chosen["data"].settings) if names["data_b"] else None
     training = Settings(**{entry.name: values[entry.name] for entry in fields(Settings)})
     device = device_of(values["device"])
     recipe = Recipe(**chosen, training=training, seed=values["seed"], device=device, data_b=data_b)
+    return recipe, outcome_options(values, preferred, given)
+
+
+def model_named(arguments: Sequence[str]) -> list[str]:
+    """Read a first word as that of the model."""
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0:1] = ["--model", arguments[0]]
+    return arguments
+
+
+def train_parser(objective: str) -> ArgumentParser:
+    """Make a parser of what every training can be told.
+
+    Args:
+        objective: which one it is, if no other is named.
+    """
+    parser = make_parser(
+        "train", "Fit a model to data, or a policy in an environment, and keep all in a run directory."
+    )
+    parser.add_argument("--config", action="config", help="a file of settings, as --print-config prints them")
+    parser.add_argument("--model", type=str, help="a model of `pyrogen list`; may come first, without --model")
+    parser.add_argument("--objective", type=str, default=objective, help="an objective of `pyrogen list`")
+    parser.add_argument("--out", type=str, default=None, help="the run directory (default: runs/MODEL-DATA)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a run that is there")
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
+    parser.add_argument("--track", type=str, default=None, help="tensorboard: write its files into the run, too")
+    parser.add_argument("--strict", action="store_true", help="end where an adversarial fit comes to nothing")
+    parser.add_argument("--seed", type=int, default=0, help="of splits or environments, initial values and noise")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    return parser
+
+
+def outcome_options(
+    values: Mapping[str, Any], preferred: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options that are no part of a recipe, and a ``note`` of what was chosen that is worth saying."""
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
     notes = []
     for reason, preference in preferred.items():
         if chosen_so := [f"--{key} {value}" for key, value in preference.items() if key not in given]:
             notes.append(f"{reason}: chose {' '.join(chosen_so)}")
-    if notes:
-        options["note"] = "\n".join(notes)
-    return recipe, options
+    return options | ({"note": "\n".join(notes)} if notes else {})
 
 
-def _prefer(
-    parser: ArgumentParser, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]]
+def prefer(
+    parser: ArgumentParser, names: Mapping[str, str], keys: Mapping[str, Mapping[str, str]], training: type
 ) -> dict[str, dict[str, Any]]:
-    """Set what an objective prefers of a model and of data, and a model of data and of training, as their defaults.
+    """Set what an objective prefers of a model, of data and of training, and a model of the latter two, as defaults.
+
+    Args:
+        names: of the model and the objective.
+        keys: of the settings of each kind, the option's.
+        training: the class of the settings of training.
 
     Returns:
         Values by option, by the reason for them.
     """
     found = {}
-    options_of = {**keys, "training": {entry.name: entry.name for entry in fields(Settings)}}
-    for kind, others in (("objective", ("model", "data")), ("model", ("data", "training"))):
+    options_of = {**keys, "training": {entry.name: entry.name for entry in fields(training)}}
+    for kind, others in (("objective", ("model", "data", "training")), ("model", ("data", "training"))):
         preference = getattr(catalogue.find(kind, names[kind]), "prefers", None) if keys else None
         if preference is None:
             continue
         found[f"{names[kind]} {preference.because}"] = {
             options_of[other][name]: value
             for other in others
+            if other in options_of
             for name, value in preference.settings.items()
             if name in options_of[other]
         }
@@ -148,7 +195,7 @@ def _names(given: Mapping[str, Any]) -> dict[str, str]:
     return names | {"objective": names["objective"] or usual}
 
 
-def _given(arguments: Sequence[str]) -> dict[str, Any]:
+def words_given(arguments: Sequence[str]) -> dict[str, Any]:
     """Read what is set on the command line, or in the file that it names, as it stands there."""
     found = {}
     for i, word in enumerate(arguments):
@@ -194,7 +241,7 @@ def _factories(names: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
     }
 
 
-def _add(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict[str, str]:
+def add_settings(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict[str, str]:
     """Add a factory's settings as options; one whose name is taken is called ``--KIND_settings.NAME``.
 
     Returns:
@@ -214,5 +261,6 @@ def _add(parser: ArgumentParser, kind: str, factory: Callable[..., Any]) -> dict
     return {name: f"{group}.{name}" if name in taken else name for name in settings}
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def plain(value: Any) -> Any:
+    """Write tuples as lists, as JSON has them."""
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,23 @@ import pyro
 
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue
-from pyrogen.arguments import device_of, make_parser, parse, parse_recipe
+from pyrogen.arguments import device_of, make_parser, parse
 from pyrogen.axis import Axis
-from pyrogen.card import Annealing, bound, evaluate, inspect
-from pyrogen.data import Dataset, Unpaired
+from pyrogen.card import Annealing, evaluate
+from pyrogen.control_arguments import parse_training
+from pyrogen.control_recipe import ControlRecipe
+from pyrogen.dataset_fit import DatasetFit
 from pyrogen.detection import outliers
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import Estimate
 from pyrogen.files import write_file
 from pyrogen.fitting import fit, tensorboard
 from pyrogen.generation import complete, sample
+from pyrogen.kinds import recipe_of
 from pyrogen.loading import load, load_objective
-from pyrogen.parameters import modules_of
 from pyrogen.pointwise import pointwise_of
-from pyrogen.recipe import Programs, Recipe
-from pyrogen.rehearsal import rehearsal
+from pyrogen.policy_fit import PolicyFit
+from pyrogen.recipe import Recipe
 from pyrogen.report_card import report_card
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
@@ -46,19 +47,20 @@ def list_(arguments: Sequence[str]) -> Result:
     return Result(found, lines[:-1], options["json"])
 
 
+FITS: dict[type, Any] = {Recipe: DatasetFit, ControlRecipe: PolicyFit}
+"""What drives a recipe, by its kind."""
+
+
 def train(arguments: Sequence[str]) -> Result:
-    """Fit a model to data, and keep everything in a run directory."""
-    recipe, options = parse_recipe(arguments)
-    named = "-".join(Path(name).stem for name in recipe.data_names())
-    out = Path(options["out"] or f"runs/{recipe.model.name}-{named}")
-    dataset = recipe.dataset()
-    say(dataset.describe())
+    """Fit a model to data, or a policy in an environment, and keep everything in a run directory."""
+    recipe, options = parse_training(arguments)
+    started = FITS[type(recipe)].begun(recipe)
+    say(started.describe())
     if "note" in options:
         say(options["note"])
-    programs = recipe.programs(dataset.spec)
-    recipe = recipe.decided(dataset, programs)
-    run = Run.create(out, recipe.to_json(dataset), overwrite=options["overwrite"])
-    return _drive(recipe, dataset, programs, run, options, resume=False)
+    out = Path(options["out"] or f"runs/{recipe.title()}")
+    run = Run.create(out, started.manifest(), overwrite=options["overwrite"])
+    return _drive(started, run, options, resume=False)
 
 
 def resume(arguments: Sequence[str]) -> Result:
@@ -71,45 +73,21 @@ def resume(arguments: Sequence[str]) -> Result:
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     run = Run.open(options["run"])
-    recipe = Recipe.from_json(run.manifest)
+    recipe = recipe_of(run.manifest)
     if options["device"] is not None:
         recipe = recipe.on(device_of(options["device"]))
-    dataset = recipe.dataset_of(run.manifest)
-    return _drive(recipe, dataset, recipe.programs(dataset.spec), run, options, resume=True)
+    return _drive(FITS[type(recipe)].resumed(recipe, run.manifest), run, options, resume=True)
 
 
-def _drive(
-    recipe: Recipe,
-    dataset: Dataset | Unpaired,
-    programs: Programs,
-    run: Run,
-    options: Mapping[str, Any],
-    resume: bool,
-) -> Result:
+def _drive(started: DatasetFit | PolicyFit, run: Run, options: Mapping[str, Any], resume: bool) -> Result:
     if options["track"] not in (None, "tensorboard"):
         raise UsageError(f"unknown tracker {options['track']!r}: there is tensorboard")
-    if recipe.training.patience is not None and not dataset.num_data("validation"):
-        raise UsageError("patience needs validation data: leave --patience out, or set --validation above 0")
-    training = recipe.fit(dataset, programs)
-    per_epoch = len(dataset.batches(recipe.training.batch_size))
-    validate: Callable[[], tuple[str, float]] | None = None
-    look: Callable[[], Mapping[str, float]] | None = None
-    if dataset.num_data("validation"):
-        by_samples = training.objective.by_samples
-        validate = partial(_validated, programs, dataset, by_samples)
-        look = partial(inspect, *programs, dataset, "validation", by_samples=by_samples)
-        with rehearsal(modules_of(*programs).values()):
-            validate()  # what cannot be validated is refused now, and not after some hundred steps
+    training, how = started.driven()
     outcome = fit(
         training,
         run,
-        validate=validate,
-        inspect=look,
+        **how,
         strict=options["strict"],
-        evaluate_every=recipe.training.evaluate_every or max(100, per_epoch),
-        log_every=recipe.training.log_every,
-        patience=recipe.training.patience,
-        per_datum=training.objective.sums_over_data and getattr(programs.model, "num_data", True),
         resume=resume,
         show_progress=True,
         track=tensorboard(run.path / "tensorboard") if options["track"] else None,
@@ -118,11 +96,6 @@ def _drive(
         say(f"{outcome}; go on with `pyrogen resume {run.path}`")
     values = {"run": str(run.path), "step": outcome.step, "reason": outcome.reason, "best": outcome.best}
     return Result(values, [str(outcome)], options["json"], outcome.exit_code)
-
-
-def _validated(programs: Programs, dataset: Dataset | Unpaired, by_samples: bool) -> tuple[str, float]:
-    name, estimate = bound(*programs, dataset, "validation", by_samples=by_samples)
-    return name, estimate.value
 
 
 def evaluate_(arguments: Sequence[str]) -> Result:

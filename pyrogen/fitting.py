@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
         reason: ``"finished"``, ``"patience"`` or ``"interrupted"``.
         exit_code: 0, or 128 + the signal that interrupted it.
         figure: what the best one is called.
+        unit: what a step is called.
     """
 
     run: Run
@@ -43,10 +44,11 @@ class Outcome(NamedTuple):
     reason: str
     exit_code: int = 0
     figure: str | None = None
+    unit: str = "step"
 
     def __str__(self) -> str:
         best = "" if self.best is None else f", best validation {self.figure} {self.best:.4f}"
-        return f"{self.run.path}: {self.reason} at step {self.step:,}{best}"
+        return f"{self.run.path}: {self.reason} at {self.unit} {self.step:,}{best}"
 
     def _repr_html_(self) -> str:
         """Show the fit in a notebook: how it ended, and its curves."""
@@ -64,6 +66,7 @@ def fit(
     *,
     validate: Validate | None = None,
     inspect: Inspect | None = None,
+    figures: Inspect | None = None,
     evaluate_every: int = 500,
     log_every: int = 20,
     patience: int | None = None,
@@ -72,6 +75,7 @@ def fit(
     strict: bool = False,
     show_progress: bool = False,
     track: Track | None = None,
+    unit: str = "step",
 ) -> Outcome:
     """Take a training to its end, and keep everything in a run directory.
 
@@ -86,6 +90,7 @@ def fit(
             average of the parameters, it sees the average.
         inspect: returns further figures for the metrics at each validation: none, or ``spacing`` and ``coverage`` of
             draws (:func:`~pyrogen.evaluation.spacing`), which are looked at for collapse.
+        figures: returns further figures for each line of metrics.
         patience: stop after that many validations without a better one.
         per_datum: divide the logged loss by the rows of its batch (for programs whose plate is the batch), or by a
             number (of data, for programs whose plate scales a batch up to all of them).
@@ -93,6 +98,7 @@ def fit(
         strict: end where an adversarial fit comes to nothing, instead of a warning.
         show_progress: draw a progress bar: on stderr, or in a notebook.
         track: called with the step and its figures whenever a line of metrics is written, see :func:`tensorboard`.
+        unit: what a step is called, where steps are also something else, as those of environments.
 
     Returns:
         How it ended.
@@ -104,12 +110,13 @@ def fit(
         RunLockedError: where another process is writing to the run.
     """
     with run.writing(), stop_requests() as stop:
-        driver = Driver(training, run, validate, inspect, evaluate_every, log_every, patience, per_datum, strict, track)
+        looks = validate, inspect, figures
+        driver = Driver(training, run, looks, evaluate_every, log_every, patience, per_datum, strict, track)
         if resume and run.checkpoints():
             driver.restore()
         total = training.num_steps
-        with tqdm(total=total, initial=driver.saved, disable=not show_progress, unit="step") as bar:
-            return driver.drive(stop, bar)
+        with tqdm(total=total, initial=driver.saved, disable=not show_progress, unit=unit) as bar:
+            return driver.drive(stop, bar)._replace(unit=unit)
 
 
 class Driver:
@@ -119,8 +126,7 @@ class Driver:
         self,
         training: Training,
         run: Run,
-        validate: Validate | None,
-        inspect: Inspect | None,
+        looks: tuple[Validate | None, Inspect | None, Inspect | None],
         evaluate_every: int,
         log_every: int,
         patience: int | None,
@@ -128,7 +134,8 @@ class Driver:
         strict: bool,
         track: Track | None,
     ) -> None:
-        self.training, self.run, self.validate, self.inspect = training, run, validate, inspect
+        self.training, self.run = training, run
+        self.validate, self.inspect, self.figures = looks
         self.evaluate_every, self.log_every, self.patience = evaluate_every, log_every, patience
         self.per_datum = per_datum
         self.track = track
@@ -204,6 +211,8 @@ class Driver:
         values |= {name: float(value) for name, value in self.training.objective.monitored().items()}
         for schedule in self.training.schedules:
             values |= schedule.figures()
+        if self.figures is not None:
+            values |= self.figures()
         self._note(epoch=step.epoch, **values)
         bar.set_postfix({"loss": f"{values['loss']:.4g}"} | self.shown)
 

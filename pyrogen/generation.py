@@ -60,6 +60,7 @@ def sample(arguments: Sequence[str]) -> Result:
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     run = Run.open(options["run"])
+    recipe = Recipe.from_json(run.manifest)
     spec = DataSpec.from_json(run.manifest["spec"])
     out = Path(options["out"] or run.path / ("samples.npz" if spec.symbols is None else "samples.txt"))
     if out.suffix not in WRITERS:
@@ -70,7 +71,6 @@ def sample(arguments: Sequence[str]) -> Result:
     if out.suffix == ".wav" and spec.sample_rate is None:
         raise UsageError(f"only sounds are written to .wav, and {spec.name} are none; use .npz")
     options["length"] = length_of(spec, options["length"], options["seconds"])
-    recipe = Recipe.from_json(run.manifest)
     programs = load(run, device=device_of(options["device"]))
     compile_steps(options["compile"], programs.model, spec, number, options["length"])
     pyro.set_rng_seed(options["seed"])
@@ -208,13 +208,13 @@ def complete(arguments: Sequence[str]) -> Result:
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     run = Run.open(options["run"])
+    recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     spec = DataSpec.from_json(run.manifest["spec"])
     is_image = len(spec.shape) == 3
     out = Path(options["out"] or run.path / ("completions.png" if is_image else "completions.npz"))
     if out.suffix != ".npz" and not (is_image and out.suffix == ".png"):
         written = "files, images to .png as well" if not is_image else "or .png files"
         raise UsageError(f"completions are written to .npz {written}, found {out.name!r}")
-    recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
     dataset = recipe.dataset_of(run.manifest)
     programs = load(run, device=recipe.device)
     if programs.guide is not None and recipe.objective_of(dataset, programs).by_samples:

@@ -13,12 +13,12 @@ from pyrogen.data import Dataset, Unpaired
 from pyrogen.distributions import is_implicit
 from pyrogen.errors import CorruptCheckpointError, ProgramError
 from pyrogen.inference import Objective
+from pyrogen.kinds import recipe_of
 from pyrogen.parameters import check_one_device, program_parameters, take_state
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
 from pyrogen.sites import Program, or_nothing, sample_sites
-from pyrogen.spec import DataSpec
 
 __all__ = ["load", "load_objective"]
 
@@ -63,8 +63,7 @@ def load(
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if model is None:
-        recipe = Recipe.from_json(run.manifest)
-        model, guide = recipe.on(device).programs(DataSpec.from_json(run.manifest["spec"]))
+        model, guide = recipe_of(run.manifest).on(device).programs_of(run.manifest)
     checkpoint = run.restore(run.chosen() if step is None else step)
     try:
         state = checkpoint.tree["training"]

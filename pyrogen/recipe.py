@@ -4,18 +4,16 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from math import isfinite
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pyro
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from pyrogen import catalogue
 from pyrogen.card import accepted_columns
@@ -29,14 +27,11 @@ from pyrogen.rehearsal import rehearsal
 from pyrogen.schedule import schedules
 from pyrogen.sites import Program
 from pyrogen.spec import DataSpec
+from pyrogen.stepping import check_settings, has_critic, optimizers
 
-__all__ = ["Named", "Programs", "Recipe", "Settings", "versions"]
+__all__ = ["Named", "Programs", "Recipe", "Settings", "read_settings", "shell_command", "versions"]
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-}
+Chosen = TypeVar("Chosen")
 
 
 class Programs(NamedTuple):
@@ -97,18 +92,12 @@ class Settings:
     mutate: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "batch_size", "critic_steps", "evaluate_every", "log_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, found {value}")
-        for name in ("learning_rate", "critic_learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and isfinite(value)):
-                raise UsageError(f"{name} must be positive and finite, found {value}")
-        for name in ("ema", "beta1"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise UsageError(f"{name} must be in [0, 1), found {value}")
+        check_settings(
+            self,
+            at_least_one=("steps", "epochs", "batch_size", "critic_steps", "evaluate_every", "log_every", "patience"),
+            positive=("learning_rate", "critic_learning_rate", "clip_norm"),
+            fraction=("ema", "beta1"),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,6 +125,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, found {self.seed}")
+
+    def title(self) -> str:
+        """Call the run, where it has no other name."""
+        return f"{self.model.name}-{'-'.join(Path(name).stem for name in self.data_names())}"
 
     def dataset(self) -> Dataset | Unpaired:
         """Load the data, those of both domains where there are two.
@@ -173,7 +166,7 @@ class Recipe:
 
     def command(self, out: Path) -> str:
         """Return the command that makes the run again."""
-        words = ["pyrogen train", self.model.name, "--data", self.data.name, "--objective", self.objective.name]
+        words = ["--data", self.data.name, "--objective", self.objective.name]
         words += [] if self.data_b is None else ["--data-b", self.data_b.name]
         options = asdict(self.training) | {"seed": self.seed, "device": self.device}
         for kind in ("model", "objective", "data"):
@@ -181,10 +174,7 @@ class Recipe:
                 # As in the parser: what is called like something before it goes by its kind.
                 taken = "data_seed" if (kind, name) == ("data", "seed") else f"{kind}_settings.{name}"
                 options[taken if name in options else name] = value
-        for name, value in options.items():
-            if value is not None:
-                words += [f"--{name.replace('_', '-')}", json.dumps(value).replace(" ", "").strip('"')]
-        return shlex.join(words).replace("'pyrogen train'", "pyrogen train") + f" --out {shlex.quote(str(out))}"
+        return shell_command(self.model.name, words, options, out)
 
     def on(self, device: str) -> "Recipe":
         """Return the recipe for another device."""
@@ -203,6 +193,10 @@ class Recipe:
         for module in owners(model, guide).values():
             module.to(self.device)
         return Programs(model, guide)
+
+    def programs_of(self, manifest: Mapping[str, Any]) -> Programs:
+        """Build them for what a run was fitted to."""
+        return self.programs(DataSpec.from_json(manifest["spec"]))
 
     def objective_of(self, dataset: Dataset | Unpaired, programs: Programs) -> Objective:
         """Build the objective for programs and the first batch of data, on the device."""
@@ -223,37 +217,22 @@ class Recipe:
         settings = self.training
         objective = self.objective_of(dataset, programs)
         batches = self._batches(dataset, programs, objective)
-        has_critic = any(p.requires_grad for p in objective.parameters())
         num_steps = self.num_steps(len(batches))
-        is_cosine = settings.schedule == "cosine"
-        schedule = partial(_cosine, num_steps=num_steps) if is_cosine else None
-        critic_schedule = partial(_cosine, num_steps=num_steps * settings.critic_steps) if is_cosine else None
-        chosen = settings.optimizer or objective.optimizer
-        rate = settings.learning_rate or objective.learning_rate
-        make = partial(OPTIMIZERS[chosen], fused=True)
-        if chosen != "sgd":
-            default = (0.0, 0.99) if has_critic else (0.9, 0.999)
-            make = partial(make, betas=default if settings.beta1 is None else (settings.beta1, default[1]))
         for growth in schedules([*owners(programs.model, programs.guide).values(), objective]):
             if num_steps < growth.length:
                 raise UsageError(
                     f"{num_steps:,} steps end before the model has grown, which takes {growth.length:,}: give more "
                     f"--steps, or a shorter --phase"
                 )
-        critic_rate = settings.critic_learning_rate or rate
+        betas = (0.0, 0.99) if has_critic(objective) else (0.9, 0.999)
         return train(
             objective,
             programs.model,
             programs.guide,
             batches,
-            partial(make, lr=rate),
-            partial(make, lr=critic_rate) if has_critic else None,
+            **optimizers(settings, objective, num_steps, betas),
             steps=(1, settings.critic_steps),
             num_steps=num_steps,
-            scheduler=schedule,
-            critic_scheduler=critic_schedule if has_critic else None,
-            clip_norm=settings.clip_norm,
-            ema=settings.ema,
             device=self.device,
             validate=False,
             compile=settings.compile == "on",
@@ -344,17 +323,19 @@ class Recipe:
 
         Raises:
             CorruptCheckpointError: where the manifest holds none.
+            UsageError: where it holds one of a policy.
         """
+        if manifest.get("kind") == "control":
+            raise UsageError(
+                "this run holds a policy, which acts and draws no data: resume, evaluate, report and compare are for it"
+            )
         if manifest.get("kind") != "recipe":
             raise CorruptCheckpointError(
                 "this run was made by a program of its own, not by `pyrogen train`: load it with "
                 "pyrogen.load(run, model=..., guide=...)"
             )
-        known = {entry.name for entry in fields(Settings)}
-        if unknown := set(manifest["training"]) - known:
-            raise CorruptCheckpointError(f"the manifest has unknown training settings: {', '.join(sorted(unknown))}")
         model, objective, data = (Named(**manifest[key]) for key in ("model", "objective", "data"))
-        settings = Settings(**manifest["training"])
+        settings = read_settings(Settings, manifest["training"])
         other = manifest.get("data_b")  # it has come later than the format
         data_b = None if other is None else Named(**other)
         return cls(model, objective, data, settings, manifest["seed"], manifest["device"], data_b)
@@ -365,11 +346,32 @@ def is_path(name: str) -> bool:
     return name not in catalogue.names("data") and (Path(name).exists() or any(mark in name for mark in "/\\.~"))
 
 
-def _cosine(optimizer: torch.optim.Optimizer, num_steps: int) -> LRScheduler:
-    return CosineAnnealingLR(optimizer, num_steps)
+def shell_command(model: str, words: Iterable[str], options: Mapping[str, Any], out: Path) -> str:
+    """Write the command that trains a model, as a shell reads it; options that are ``None`` are left out.
+
+    Example:
+        >>> shell_command("vae", ["--data", "digits"], {"beta": 2.0, "hidden": [8, 8], "ema": None}, Path("runs/vae"))
+        "pyrogen train vae --data digits --beta 2.0 --hidden '[8,8]' --out runs/vae"
+    """
+    words = ["pyrogen", "train", model, *words]
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", json.dumps(value).replace(" ", "").strip('"')]
+    return shlex.join([*words, "--out", str(out)])
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that a figure may depend on."""
-    packages = ("pyrogen-ppl", "torch", "pyro-ppl", "numpy", "zuko", "scikit-learn")
+def read_settings(kind: type[Chosen], found: Mapping[str, Any]) -> Chosen:
+    """Read training settings from a manifest.
+
+    Raises:
+        CorruptCheckpointError: where some are not known.
+    """
+    if unknown := set(found) - set(signature(kind).parameters):
+        raise CorruptCheckpointError(f"the manifest has unknown training settings: {', '.join(sorted(unknown))}")
+    return kind(**found)
+
+
+def versions(*further: str) -> dict[str, str]:
+    """Return the versions that a figure may depend on: of what every fit uses, and of further packages."""
+    packages = ("pyrogen-ppl", "torch", "pyro-ppl", "numpy", "zuko", "scikit-learn", *further)
     return {"python": platform.python_version(), "platform": sys.platform} | {p: version(p) for p in packages}

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
-from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import kl_divergence
 
@@ -145,13 +144,14 @@ def divergence_figures(model: Program, guide: Program, episodes: Episodes) -> di
 
     The first two are means over the steps of all episodes, in nats a step, and the last is over episodes, in nats; the
     factor of a step is what the model observes of it, :math:`r_t / \alpha`. Entropies and divergences are in closed
-    form where there is one, else those of the actions that were drawn. Standard errors are over episodes, since the
-    steps of one depend on each other.
+    form where there is one, else of one action that is drawn anew for each step. Standard errors are over episodes,
+    since the steps of one depend on each other.
 
     Args:
         model: the prior policy with a factor for rewards, as :class:`~pyrogen.models.OptimalTrajectories`.
         guide: the policy.
-        episodes: that it drew, and not its modes.
+        episodes: that it drew; of its modes, the first two say what it would be like in these states, and the last
+            is no bound.
 
     Example:
         >>> from pyrogen.data import TabularEnvironment
@@ -163,30 +163,24 @@ def divergence_figures(model: Program, guide: Program, episodes: Episodes) -> di
         >>> {name: round(figure.value, 3) for name, figure in found.items()}
         {'entropy': 0.693, 'kl_to_prior': 0.0, 'elbo': 5.0}
     """
-    action = episodes.steps["action"]
-    q, log_q, _ = _scored(guide, episodes.steps)
-    p, log_p, factor = _scored(model, episodes.steps)
-    entropy = _closed(lambda: q.entropy(), -log_q).expand(action.shape[:2])
-    divergence = _closed(lambda: kl_divergence(q, p), log_q - log_p).expand(action.shape[:2])
+    columns = {name: column for name, column in episodes.steps.items() if name != "action"}
+    drawn = poutine.trace(guide).get_trace(**columns)
+    trace = poutine.trace(poutine.replay(model, trace=drawn)).get_trace(**columns)
+    drawn.compute_log_prob()
+    trace.compute_log_prob()
+    q, p = drawn.nodes["action"], trace.nodes["action"]
+    factors = [site["log_prob"] for site in sample_sites(trace) if site["is_observed"]]
+    entropy = _closed(lambda: q["fn"].entropy(), -q["log_prob"]).expand_as(q["log_prob"])
+    divergence = _closed(lambda: kl_divergence(q["fn"], p["fn"]), q["log_prob"] - p["log_prob"])
+    divergence = divergence.expand_as(q["log_prob"])
+    worth = sum(factors, -divergence)
     count = len(episodes.returns)
     sums = {
         name: _summed(values.cpu().double(), episodes.episode, count)
-        for name, values in {"entropy": entropy, "kl_to_prior": divergence, "elbo": factor - divergence}.items()
+        for name, values in {"entropy": entropy, "kl_to_prior": divergence, "elbo": worth}.items()
     }
     elbo = mean(sums.pop("elbo"), "nats")
     return {name: _per_step(values, episodes.lengths.double()) for name, values in sums.items()} | {"elbo": elbo}
-
-
-def _scored(program: Program, steps: dict[str, Tensor]) -> tuple[TorchDistribution, Tensor, Tensor]:
-    """Return a program's distribution of actions, what it says of those recorded, and of what it observes."""
-    given = poutine.condition(program, data={"action": steps["action"]})
-    columns = {name: column for name, column in steps.items() if name != "action"}
-    trace = poutine.trace(given).get_trace(**columns)
-    trace.compute_log_prob()
-    site = trace.nodes["action"]
-    observed = [s["log_prob"] for s in sample_sites(trace) if s["is_observed"] and s["name"] != "action"]
-    factor = sum(observed, torch.zeros_like(site["log_prob"]))
-    return site["fn"], site["log_prob"], factor
 
 
 def _closed(formula: Any, otherwise: Tensor) -> Tensor:

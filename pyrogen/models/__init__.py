@@ -31,6 +31,7 @@ from pyrogen.models.policy import (
     UniformChoice,
     trajectory_plates,
 )
+from pyrogen.models.policy_entries import policy
 from pyrogen.models.ppca import PPCA, ppca
 from pyrogen.models.recurrent import RecurrentModel
 from pyrogen.models.semi_supervised import M2, m2
@@ -110,6 +111,7 @@ __all__ = [
     "pixel_rnn",
     "pixelcnn",
     "pixelcnn_pp",
+    "policy",
     "ppca",
     "prodlda",
     "progressive_gan",
