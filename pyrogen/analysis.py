@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 from pyro.infer import MCMC
 
 from pyrogen.card import accepted_columns
+from pyrogen.control_recipe import ControlRecipe
 from pyrogen.counts import take
 from pyrogen.data import Corpus
 from pyrogen.draws import Reader, Source
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import evaluating
-from pyrogen.inferencedata import to_inference_data
+from pyrogen.inferencedata import Variable, to_inference_data
 from pyrogen.loading import load
 from pyrogen.parameters import modules_of
+from pyrogen.policy_evaluation import AT_ONCE, EVALUATION_SEED, played, stage_of
 from pyrogen.recipe import Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
@@ -49,6 +51,7 @@ def to_arviz(
       data are masked. Where *all* latents are local to a datum, in model and guide, it is instead the
       importance-weighted estimate of :math:`\log p(x_n)` from the draws in ``posterior``, one number a datum, and its
       attribute ``estimate`` says ``iwae``;
+    - ``constant_data``: of the run of a policy, the ``observation`` of each state whose actions were drawn;
     - ``sample_stats``: ``lp`` :math:`= \log p(x, z)`; of a guide ``log_weight`` :math:`= \log p(x, z) - \log q(z)` with
       the Pareto shape ``pareto_k`` of the weights (above 0.7, do not trust this guide; NaN and ``constant_weights``
       where the guide is exact); where latents are local, one ``pareto_k`` a datum. Of MCMC ``diverging``.
@@ -60,7 +63,7 @@ def to_arviz(
         fitted: a pair ``(model, guide)`` (either fitted to anything; guides without a density, implicit ones and
             points, give no weights), a Pyro ``MCMC`` after its run, or a run of ``pyrogen train`` or its path.
         args: the programs' arguments, observed data included; of a run, the first 50 rows of its test data are taken
-            (10 of documents), or of its training data where there are none.
+            (10 of documents), or of its training data where there are none; of a policy, 50 states of its episodes.
         num_samples: draws, of a guide.
         coords: plate or dimension name to coordinates.
         dims: site name to the names of its event's dimensions; a model may say so itself, by an attribute ``dims``.
@@ -87,46 +90,71 @@ def to_arviz(
         ('chain', 'draw', 'person')
     """
     with rehearsal():  # loading a run seeds the generators, too
-        source, args, kwargs, known = _source(fitted, args, kwargs)
+        source, args, kwargs, known, constants = _source(fitted, args, kwargs)
         programs = (source.model, source.guide or nothing)
         with rehearsal(modules_of(*programs).values()), evaluating(*programs):
             pyro.set_rng_seed(seed)
             named = {**getattr(source.model, "dims", {}), **(dims or {})}
             reader = Reader(source, args, kwargs, num_samples, named)
             groups, attrs = reader.groups()
+    groups["constant_data"] = dict(constants)
     return to_inference_data(groups, {**reader.coords, **known, **(coords or {})}, attrs)
 
 
-def _source(
-    fitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Source, tuple[Any, ...], dict[str, Any], dict[str, Sequence[Any]]]:
-    """Return what there is to read, its arguments, and the coordinates that are known of these."""
+class Reading(NamedTuple):
+    """What there is to read, its arguments, the coordinates that are known of these, and what else is to be kept."""
+
+    source: Source
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    coords: Mapping[str, Sequence[Any]] = {}
+    constants: Mapping[str, Variable] = {}
+
+
+def _source(fitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Reading:
     if isinstance(fitted, MCMC):
         model = getattr(fitted.kernel, "model", None)
         if model is None:
             raise UsageError("the MCMC kernel was given a potential function and no model; give it the model instead")
         if fitted._samples is None:
             raise UsageError("the MCMC has no samples yet; call its run(...) first")
-        return Source(model, None, fitted), args, kwargs, {}
+        return Reading(Source(model, None, fitted), args, kwargs)
     if isinstance(fitted, str | Path | Run):
         run = fitted if isinstance(fitted, Run) else Run.open(fitted)
-        recipe = Recipe.from_json(run.manifest)
-        if recipe.data_b is not None:
-            raise UsageError(f"{run.path} holds a translation between two domains, which has no posterior to analyse")
-        model, guide = load(run)
-        dataset = recipe.dataset_of(run.manifest)
-        split = "test" if dataset.num_data("test") else "train"
-        columns = dataset.eval_columns(split)
-        size = RUN_DOCUMENTS if isinstance(dataset, Corpus) else RUN_ROWS
-        rows = {
-            name: take(columns[name], torch.arange(min(size, len(columns[name])))).to_dense()
-            for name in accepted_columns(model, list(columns))
-        }
-        known: dict[str, Sequence[Any]] = {}
-        if isinstance(dataset, Corpus):
-            known = {"word": dataset.vocabulary, "document": dataset.titles.get(split, ())[:size]}
-        return Source(model, guide, None), (), rows, known
+        return (_of_policy if run.manifest.get("kind") == "control" else _of_recipe)(run)
     if isinstance(fitted, tuple) and len(fitted) == 2 and callable(fitted[0]):
-        return Source(fitted[0], fitted[1], None), args, kwargs, {}
+        return Reading(Source(fitted[0], fitted[1], None), args, kwargs)
     found = type(fitted).__name__
     raise UsageError(f"to_arviz takes a pair (model, guide), an MCMC, or a run directory; found {found}")
+
+
+def _of_recipe(run: Run) -> Reading:
+    recipe = Recipe.from_json(run.manifest)
+    if recipe.data_b is not None:
+        raise UsageError(f"{run.path} holds a translation between two domains, which has no posterior to analyse")
+    model, guide = load(run)
+    dataset = recipe.dataset_of(run.manifest)
+    split = "test" if dataset.num_data("test") else "train"
+    columns = dataset.eval_columns(split)
+    size = RUN_DOCUMENTS if isinstance(dataset, Corpus) else RUN_ROWS
+    rows = {
+        name: take(columns[name], torch.arange(min(size, len(columns[name])))).to_dense()
+        for name in accepted_columns(model, list(columns))
+    }
+    known: dict[str, Sequence[Any]] = {}
+    if isinstance(dataset, Corpus):
+        known = {"word": dataset.vocabulary, "document": dataset.titles.get(split, ())[:size]}
+    return Reading(Source(model, guide, None), (), rows, known)
+
+
+def _of_policy(run: Run) -> Reading:
+    """Take states of an evaluation's episodes, evenly from all of them, as steps of so many environments."""
+    model, guide = programs = load(run)
+    stage = stage_of(run, ControlRecipe.from_json(run.manifest), AT_ONCE, EVALUATION_SEED)
+    episodes = played(programs, stage, AT_ONCE, False)
+    states = episodes.steps["observation"][episodes.episode >= 0]
+    chosen = torch.linspace(0, len(states) - 1, min(RUN_ROWS, len(states))).round().long()
+    observation = states[chosen].unsqueeze(0)
+    further = (f"observation_dim_{i}" for i in range(states.dim() - 1))
+    constants = {"observation": Variable(observation.numpy(), ("time", "environments", *further))}
+    return Reading(Source(model, guide, None), (), {"observation": observation}, constants=constants)

@@ -1,32 +1,24 @@
 """What the command line does, one function a command; each returns what ``--json`` prints."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyro
-
 import pyrogen  # by its lazy front door: pages bring ArviZ, which no other command should wait for
 from pyrogen import catalogue
 from pyrogen.arguments import device_of, make_parser, parse
-from pyrogen.axis import Axis
-from pyrogen.card import Annealing, evaluate
 from pyrogen.control_arguments import parse_training
 from pyrogen.control_recipe import ControlRecipe
+from pyrogen.dataset_evaluation import evaluate_dataset
 from pyrogen.dataset_fit import DatasetFit
 from pyrogen.detection import outliers
 from pyrogen.errors import UsageError
-from pyrogen.evaluation import Estimate
-from pyrogen.files import write_file
 from pyrogen.fitting import fit, tensorboard
 from pyrogen.generation import complete, sample
 from pyrogen.kinds import recipe_of
-from pyrogen.loading import load, load_objective
-from pyrogen.pointwise import pointwise_of
+from pyrogen.policy_evaluation import evaluate_policy
 from pyrogen.policy_fit import PolicyFit
 from pyrogen.recipe import Recipe
-from pyrogen.report_card import report_card
 from pyrogen.result import Result, say
 from pyrogen.runs import Run
 from pyrogen.verdict import judge
@@ -49,6 +41,10 @@ def list_(arguments: Sequence[str]) -> Result:
 
 FITS: dict[type, Any] = {Recipe: DatasetFit, ControlRecipe: PolicyFit}
 """What drives a recipe, by its kind."""
+
+
+EVALUATIONS = {"recipe": evaluate_dataset, "control": evaluate_policy}
+"""What measures a run, by the kind that its manifest says."""
 
 
 def train(arguments: Sequence[str]) -> Result:
@@ -99,74 +95,10 @@ def _drive(started: DatasetFit | PolicyFit, run: Run, options: Mapping[str, Any]
 
 
 def evaluate_(arguments: Sequence[str]) -> Result:
-    """Measure a fitted model on held-out data: bounds in nats and bits/dim, accuracy, each with its error bar."""
-    parser = make_parser("evaluate", str(evaluate_.__doc__))
-    parser.add_argument("run", type=str, help="the run directory")
-    parser.add_argument("--split", type=str, default="test", help="train, validation or test")
-    parser.add_argument("--num_particles", type=int, default=100, help="of the importance-weighted bound")
-    parser.add_argument(
-        "--ais_steps", type=int, default=None, help="also estimate the evidence by annealing, in so many steps, say 500"
-    )
-    parser.add_argument("--ais_chains", type=int, default=16, help="for each datum, where the evidence is annealed")
-    parser.add_argument(
-        "--noise", type=float, default=None, help="its scale, where the evidence of an implicit model is annealed"
-    )
-    parser.add_argument("--ais_data", type=int, default=100, help="so many of the data, where the evidence is annealed")
-    parser.add_argument(
-        "--dynamic_rate", type=float, default=None, help="of text: of the steps of dynamic evaluation, such as 0.0005"
-    )
-    parser.add_argument(
-        "--dynamic_decay", type=float, default=0.0, help="of text: the pull back after each of them, such as 0.01"
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="fill in a report card: likelihood, samples, representation, calibration"
-    )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
-    options = parse(parser, arguments)
-    steps, *lengths = (options[name] for name in ("ais_steps", "ais_chains", "ais_data", "noise"))
-    annealing = None if steps is None else Annealing(steps, *lengths)
-    run = Run.open(options["run"])
-    recipe = Recipe.from_json(run.manifest).on(device_of(options["device"]))
-    dataset = recipe.dataset_of(run.manifest)
-    programs = load(run, device=recipe.device)
-    objective = load_objective(run, recipe, dataset, programs)
-    pyro.set_rng_seed(recipe.seed)
-    figures = evaluate(
-        *programs,
-        dataset,
-        options["split"],
-        options["num_particles"],
-        by_samples=objective.by_samples,
-        objective=objective,
-        annealing=annealing,
-        dynamic_rate=options["dynamic_rate"],
-        dynamic_decay=options["dynamic_decay"],
-    )
-    axes = report_card(*programs, dataset, options["split"], figures, objective) if options["all"] else []
-    figures |= {name: figure for axis in axes for name, figure in axis.figures.items()}
-    values = {"metrics": {name: estimate.to_json() for name, estimate in figures.items()}, "split": options["split"]}
-    values |= {"axes": {axis.name: axis.to_json() for axis in axes}} if axes else {}
-    values["step"] = run.chosen()
-    pointwise = pointwise_of(*programs, dataset, options["split"], figures)
-    kept = values | {"pointwise": None if pointwise is None else pointwise._asdict()}
-    write_file(run.path / "evaluation.json", json.dumps(kept, indent=2).encode())
-    return Result(values, _lines(figures, axes), options["json"])
-
-
-def _lines(figures: Mapping[str, Estimate], axes: Sequence[Axis]) -> list[str]:
-    lines = [f"{'figure':<22} {'value':>12} {'± s.e.':>10} {'reference' if axes else '':>12}".rstrip() + "  unit"]
-    for axis in axes:
-        lines += ["", axis.name, *(_line(name, f, axis.references.get(name)) for name, f in axis.figures.items())]
-        lines += [f"  {note}" for note in axis.notes]
-    return lines if axes else lines + [_line(name, figure) for name, figure in figures.items()]
-
-
-def _line(name: str, estimate: Estimate, reference: Estimate | None = None) -> str:
-    stderr = "" if estimate.stderr is None else f"{estimate.stderr:.4f}"
-    beside = "" if reference is None else f"{reference.value:.4f}"
-    particles = f" ({estimate.num_particles} particles)" if estimate.num_particles else ""
-    return f"{name:<22} {estimate.value:>12.4f} {stderr:>10} {beside:>12}  {estimate.unit}{particles}"
+    """Measure a fitted model on held-out data, or a policy in its environment: figures, each with its error bar."""
+    runs = (word for word in arguments if (Path(word) / "manifest.json").exists())
+    kind = next((Run.open(run).manifest.get("kind", "") for run in runs), "")
+    return EVALUATIONS.get(kind, evaluate_dataset)(arguments)
 
 
 def report(arguments: Sequence[str]) -> Result:
@@ -194,7 +126,7 @@ def compare_(arguments: Sequence[str]) -> Result:
             *(f"  {name:<22} {_decimal(f):>12} {f['unit']}" for name, f in values.items()),
         ]
     for table in found.rankings:
-        lines += ["", f"{table.title()}, in nats:", *table.lines(), *table.notes]
+        lines += ["", f"{table.title()}, in {table.unit}:", *table.lines(), *table.notes]
     lines += [""] * bool(found.left_out)
     lines += [f"{run} is in no ranking by likelihood: {why}" for run, why in found.left_out.items()]
     values = {"report": str(found.page), "runs": found.figures, "left_out": found.left_out}

@@ -13,7 +13,8 @@ from pyrogen.evaluation import evaluating
 from pyrogen.exhibits import Exhibit, exhibits
 from pyrogen.files import write_file
 from pyrogen.loading import load
-from pyrogen.page import Table, evaluation, render
+from pyrogen.page import Evaluation, Table, evaluation, render
+from pyrogen.policy_comparison import PooledReturns, pooled_returns, return_curves
 from pyrogen.ranking import HEAD, Ranking, rankings
 from pyrogen.recipe import Recipe
 from pyrogen.rehearsal import rehearsal
@@ -30,13 +31,14 @@ class Comparison(NamedTuple):
     Attributes:
         page: the path of the page.
         figures: each run's figures, by run and name.
-        rankings: of runs by the log-likelihood of the same held-out data, one for each density.
+        rankings: of runs by the log-likelihood of the same held-out data, one for each density; of policies, their
+            returns, those of runs that differ in nothing but their seed together.
         left_out: of the runs that are in none of them, why.
     """
 
     page: Path
     figures: dict[str, Figures]
-    rankings: list[Ranking]
+    rankings: Sequence[Ranking | PooledReturns]
     left_out: dict[str, str]
 
 
@@ -72,13 +74,36 @@ def compare(paths: Sequence[str | Path], out: str | Path) -> Comparison:
         )
     figures = {name: found.figures for name, found in evaluations.items()}
     split = splits.pop()
-    ranked, left_out = rankings({name: found.pointwise for name, found in evaluations.items()}, split)
-    samples = [exhibit for name, run in runs.items() for exhibit in _samples(name, run)]
-    shown = _validation(runs) + samples
-    lead = f"{len(runs)} runs on the same data."
-    tables = [_table(figures, split), *_ranked(ranked, left_out)]
+    is_control = any(run.manifest.get("kind") == "control" for run in runs.values())
+    beside = (_of_policies if is_control else _of_models)(runs, evaluations, split)
+    lead, note, ranked, left_out, shown = beside
+    tables = [_table(figures, note), *_ranked(ranked, left_out)]
     write_file(Path(out), render(" · ".join(runs), lead, tables, shown))
     return Comparison(Path(out), figures, ranked, left_out)
+
+
+class Beside(NamedTuple):
+    """What there is to say of several runs of one kind."""
+
+    lead: str
+    note: str
+    ranked: Sequence[Ranking | PooledReturns]
+    left_out: dict[str, str]
+    shown: list[Exhibit]
+
+
+def _of_models(runs: Mapping[str, Run], evaluations: Mapping[str, Evaluation], split: str) -> Beside:
+    ranked, left_out = rankings({name: found.pointwise for name, found in evaluations.items()}, split)
+    samples = [exhibit for name, run in runs.items() for exhibit in _samples(name, run)]
+    lead, note = f"{len(runs)} runs on the same data.", f"Value ± standard error on the {split} data."
+    return Beside(lead, note, ranked, left_out, _validation(runs) + samples)
+
+
+def _of_policies(runs: Mapping[str, Run], evaluations: Mapping[str, Evaluation], split: str) -> Beside:
+    pooled = pooled_returns(runs, {name: found.returns for name, found in evaluations.items()})
+    lead = f"{len(runs)} runs in the same environment."
+    note = f"Value ± standard error over the {split} of each run, which begin alike in all."
+    return Beside(lead, note, [pooled], {}, return_curves(runs))
 
 
 def _named(runs: Sequence[Run]) -> dict[str, Run]:
@@ -91,17 +116,17 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
     raise UsageError(f"the same run is given twice: {', '.join(map(str, paths))}")
 
 
-def _table(figures: Mapping[str, Figures], split: str) -> Table:
+def _table(figures: Mapping[str, Figures], note: str) -> Table:
     units = {key: figure["unit"] for found in figures.values() for key, figure in found.items()}
     rows = [[name, *(_cell(found.get(key)) for key in units)] for name, found in figures.items()]
     head = ["run", *(key.replace("_", " ") + ("" if "per_dim" in key else f", {unit}") for key, unit in units.items())]
-    return Table("Figures", head, rows, f"Value ± standard error on the {split} data.")
+    return Table("Figures", head, rows, note)
 
 
-def _ranked(ranked: Sequence[Ranking], left_out: Mapping[str, str]) -> list[Table]:
+def _ranked(ranked: Sequence[Ranking | PooledReturns], left_out: Mapping[str, str]) -> list[Table]:
     """Tell of each ranking, and in the first of who is in none."""
     reasons = [f"{name} is in no ranking: {why}." for name, why in left_out.items()]
-    tables = [Table(of.title(), HEAD, of.rows(), " ".join(of.notes)) for of in ranked]
+    tables = [Table(of.title(), of.head, of.rows(), " ".join(of.notes)) for of in ranked]
     if not tables:
         return [Table("Likelihood", (), (), " ".join(reasons))]
     rows = [[name, *["—"] * (len(HEAD) - 1)] for name in left_out]

@@ -1,7 +1,7 @@
 """A page that needs no network and no other file: tables and pictures from a template."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, Template
@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, Template
 from pyrogen.exhibits import Exhibit
 from pyrogen.runs import Run
 
-__all__ = ["Evaluation", "Table", "evaluation", "render", "template"]
+__all__ = ["Content", "Evaluation", "Table", "cells", "evaluation", "render", "template"]
 
 
 class Table(NamedTuple):
@@ -24,6 +24,24 @@ class Table(NamedTuple):
     note: str = ""
 
 
+class Content(NamedTuple):
+    """What there is to say of a run.
+
+    Attributes:
+        lead: what it is.
+        command: how to repeat it.
+        figures: the table that stands before the pictures.
+        exhibits: the pictures.
+        further: the tables after them.
+    """
+
+    lead: str
+    command: str
+    figures: Table
+    exhibits: list[Exhibit]
+    further: list[Table]
+
+
 class Evaluation(NamedTuple):
     """What ``pyrogen evaluate`` found of the checkpoint that a run is judged by.
 
@@ -33,12 +51,14 @@ class Evaluation(NamedTuple):
         axes: of the report card, by name.
         pointwise: the log-likelihood datum by datum, see :class:`~pyrogen.pointwise.Pointwise`; ``None`` where there is
             none, and empty where it was not kept.
+        returns: of a policy's episodes; empty of a model of data.
     """
 
     split: str
     figures: dict[str, dict[str, Any]]
     axes: dict[str, dict[str, Any]]
     pointwise: dict[str, Any] | None
+    returns: Sequence[float] = ()
 
 
 def evaluation(run: Run) -> Evaluation:
@@ -47,7 +67,14 @@ def evaluation(run: Run) -> Evaluation:
     found = json.loads(path.read_text()) if path.exists() else {}
     if found.get("step") != run.chosen():
         return Evaluation("", {}, {}, {})
-    return Evaluation(found["split"], found["metrics"], found.get("axes", {}), found.get("pointwise", {}))
+    further = found.get("axes", {}), found.get("pointwise", {}), found.get("returns", ())
+    return Evaluation(found["split"], found["metrics"], *further)
+
+
+def cells(figure: Mapping[str, Any]) -> tuple[str, str]:
+    """Write a figure and its standard error for a table."""
+    value, stderr = (figure[key] for key in ("value", "stderr"))
+    return ("not finite" if value is None else f"{value:.4f}"), ("" if stderr is None else f"{stderr:.4f}")
 
 
 def render(

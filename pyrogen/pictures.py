@@ -18,7 +18,18 @@ from torch.distributions import Independent
 
 from pyrogen.spec import DataSpec
 
-__all__ = ["Drawing", "curves", "draw", "draw_panels", "each_image", "expected", "histogram", "image_grid", "scatter"]
+__all__ = [
+    "Drawing",
+    "curves",
+    "draw",
+    "draw_panels",
+    "each_image",
+    "expected",
+    "histogram",
+    "image_grid",
+    "scatter",
+    "shares",
+]
 
 
 class Ink(NamedTuple):
@@ -101,7 +112,9 @@ def _png(pixels: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def curves(series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "nats per datum") -> Drawing:
+def curves(
+    series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "nats per datum", xlabel: str = "step"
+) -> Drawing:
     """Draw series of ``(step, value)`` points, one line each."""
 
     def lines(axes: Axes, ink: Ink) -> None:
@@ -109,7 +122,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], ylabel: str = "n
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) <= 40 else None
             axes.plot(steps, values, label=name, color=colour, linewidth=1.4, marker=marker, markersize=3)
-        axes.set(xlabel="step", ylabel=ylabel)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         # The first steps fall from far away; what matters is after them.
         tail = np.concatenate([np.array(points)[len(points) // 20 :, 1] for points in series.values()])
         low, high = tail.min(), tail.max()
@@ -145,6 +158,26 @@ def histogram(values: Sequence[float], xlabel: str, threshold: float | None = No
         if threshold is not None:
             axes.axvline(threshold, color=ink.series[1], linewidth=1.4)
         axes.set(xlabel=xlabel, ylabel="count")
+
+    return draw(bars, (5.8, 2.6))
+
+
+def shares(groups: Mapping[str, NDArray[Any]], xlabel: str) -> Drawing:
+    """Draw how often values occur in each group: of whole numbers each one, of others in forty bins they share."""
+
+    def bars(axes: Axes, ink: Ink) -> None:
+        everything = np.concatenate([values.ravel() for values in groups.values()])
+        is_whole = everything.dtype.kind == "i"
+        low, high = everything.min(), everything.max()
+        bins = (np.arange(low, high + 2) - 0.5 if is_whole else np.linspace(low, high, 41)).tolist()
+        for (name, values), colour in zip(groups.items(), ink.series, strict=False):
+            flat = values.ravel()
+            weights = np.full(flat.shape, 1 / len(flat))
+            axes.hist(flat, bins, weights=weights, histtype="step", label=name, color=colour, linewidth=1.6)
+        if is_whole and high - low < 20:
+            axes.set_xticks(range(low, high + 1))
+        axes.set(xlabel=xlabel, ylabel="share")
+        _legend(axes, ink)
 
     return draw(bars, (5.8, 2.6))
 

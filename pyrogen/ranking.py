@@ -1,6 +1,6 @@
 """Runs in the order of what they say of the same held-out data."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from pyrogen.inferencedata import Standing, standings
 from pyrogen.pointwise import EXACT, Pointwise
 
-__all__ = ["HEAD", "Ranking", "rankings"]
+__all__ = ["HEAD", "Ranking", "aligned", "rankings"]
 
 HEAD = ("run", "rank", "elpd, nats", "± s.e.", "beside the best", "± s.e.", "weight", "by")
 
@@ -32,6 +32,16 @@ class Ranking(NamedTuple):
     pointwise: dict[str, Pointwise]
     notes: list[str]
 
+    @property
+    def unit(self) -> str:
+        """What its figures are in."""
+        return "nats"
+
+    @property
+    def head(self) -> Sequence[str]:
+        """Name the columns."""
+        return HEAD
+
     def title(self) -> str:
         """Say what it is of."""
         return f"log p({self.density}) of the {self.num_data:,} {self.split} data, summed"
@@ -51,12 +61,7 @@ class Ranking(NamedTuple):
 
     def lines(self) -> list[str]:
         """Return the table as text, its columns one below the other."""
-        cells = [list(HEAD), *self.rows()]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return [
-            "  " + "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(paired))
-            for paired in (list(zip(row, widths, strict=True)) for row in cells)
-        ]
+        return aligned(self.head, self.rows())
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; ``elpd`` and what belongs to it are totals over the data."""
@@ -99,6 +104,16 @@ def rankings(found: Mapping[str, Mapping[str, Any] | None], split: str) -> tuple
         order = standings({name: np.array(of.values) for name, of in group.items()})
         ranked.append(Ranking(density, split, num_data, order, group, _notes(order, group, split)))
     return ranked, left_out
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as text, its columns one below the other."""
+    cells = [list(head), *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  " + "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(paired))
+        for paired in (list(zip(row, widths, strict=True)) for row in cells)
+    ]
 
 
 def _how(pointwise: Pointwise) -> str:

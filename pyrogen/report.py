@@ -1,7 +1,7 @@
 """A run on one page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from pyrogen.files import write_file
 from pyrogen.inferencedata import summary, write_netcdf
 from pyrogen.language import is_reader
 from pyrogen.loading import load, load_objective
-from pyrogen.page import Table, evaluation, render
+from pyrogen.page import Content, Table, cells, evaluation, render
 from pyrogen.pictures import Ink
+from pyrogen.policy_report import policy_content
 from pyrogen.recipe import Programs, Recipe
 from pyrogen.rehearsal import rehearsal
 from pyrogen.runs import Run
@@ -45,8 +46,8 @@ def write_report(
     """Write ``report.html``, its pictures and ``posterior.nc`` into a run directory.
 
     The page needs no network and no other file. Of a run of ``pyrogen train`` it shows learning curves, figures,
-    samples, reconstructions, nearest neighbours, the latent space and how far the guide is to be trusted; of the
-    user's own programs the curves and the posterior.
+    samples, reconstructions, nearest neighbours, the latent space and how far the guide is to be trusted; of a policy
+    the curves of its returns, its actions and an episode; of the user's own programs the curves and the posterior.
 
     Args:
         run: the run directory.
@@ -61,27 +62,22 @@ def write_report(
         UsageError: where the run is of the user's own programs, and they are not given.
     """
     run = run if isinstance(run, Run) else Run.open(run)
-    if run.manifest.get("kind") == "recipe":
-        lead, command, table, shown, is_sum, further = _of_recipe(run)
+    kind = run.manifest.get("kind")
+    if kind in CONTENTS:
+        content = CONTENTS[kind](run)
     elif model is not None:
-        lead, command, table, shown, is_sum, further = _of_programs(run, model, guide, args, kwargs)
+        content = _of_programs(run, model, guide, args, kwargs)
     else:
         raise UsageError(
             f"{run.path} was made by programs of its own: give them, as pyrogen.write_report(run, model, guide, *data)"
         )
-    unit = "nats per datum" if is_sum else "loss"
-    shown = loss_curves(run.metrics(), unit) + shown
-    tables = [table, *further, Table("Settings", (), _settings(run.manifest))]
-    lead = f"{lead} {run.checkpoints()[-1]:,} steps."
-    for exhibit in shown:
+    tables = [content.figures, *content.further, Table("Settings", (), _settings(run.manifest))]
+    lead = f"{content.lead} {run.checkpoints()[-1]:,} steps."
+    for exhibit in content.exhibits:
         write_file(run.path / f"{exhibit.name}.png", exhibit.drawing.light)
-    write_file(run.path / "report.html", render(run.path.resolve().name, lead, tables, shown, command))
+    page = render(run.path.resolve().name, lead, tables, content.exhibits, content.command)
+    write_file(run.path / "report.html", page)
     return run.path / "report.html"
-
-
-Content = tuple[str, str, Table, list[Exhibit], bool, list[Table]]
-"""A lead, the run's command, its figures, its pictures, whether its loss is a sum over data, logged per datum, and what
-else there is to read."""
 
 
 def _of_recipe(run: Run) -> Content:
@@ -109,7 +105,8 @@ def _of_recipe(run: Run) -> Content:
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
     lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
-    return lead, recipe.command(run.path), _figures(run), shown, objective.sums_over_data, further
+    shown = loss_curves(run.metrics(), "nats per datum" if objective.sums_over_data else "loss") + shown
+    return Content(lead, recipe.command(run.path), _figures(run), shown, further)
 
 
 def _topics(topics: Topics, corpus: Corpus) -> Table:
@@ -121,17 +118,18 @@ def _topics(topics: Topics, corpus: Corpus) -> Table:
 def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwargs: Any) -> Content:
     data = to_arviz(load(run, model, guide), *args, **kwargs)
     write_netcdf(data, run.path / "posterior.nc")
-    return "The user's own programs.", "", _posterior(data), [*_intervals(data), *_trust(data)], False, []
+    shown = [*loss_curves(run.metrics()), *_intervals(data), *_trust(data)]
+    return Content("The user's own programs.", "", _posterior(data), shown, [])
 
 
 def _figures(run: Run) -> Table:
-    split, found, axes, _ = evaluation(run)
+    split, found, axes, *_ = evaluation(run)
     if not found:
         return Table("Figures", (), (), f"None yet: run `pyrogen evaluate {run.path}`, then `pyrogen report` again.")
     if axes:
         return _report_card(split, found, axes)
     head = ("figure", "value", "± s.e.", "unit", "particles")
-    rows = [[name, *_cells(f), f["unit"], str(f.get("num_particles", ""))] for name, f in found.items()]
+    rows = [[name, *cells(f), f["unit"], str(f.get("num_particles", ""))] for name, f in found.items()]
     return Table(f"Figures on the {split} data", head, rows)
 
 
@@ -142,7 +140,7 @@ def _report_card(split: str, found: dict[str, dict[str, Any]], axes: dict[str, d
         for figure in axis["figures"]:
             beside = axis["references"].get(figure)
             rows.append(
-                [figure, *_cells(found[figure]), *(_cells(beside) if beside else ("", "")), found[figure]["unit"]]
+                [figure, *cells(found[figure]), *(cells(beside) if beside else ("", "")), found[figure]["unit"]]
             )
     note = (
         "References: of samples, what as many training data score in the place of draws; of probes, what the data "
@@ -150,11 +148,6 @@ def _report_card(split: str, found: dict[str, dict[str, Any]], axes: dict[str, d
     )
     head = ("figure", "value", "± s.e.", "reference", "± s.e.", "unit")
     return Table(f"Report card on the {split} data", head, rows, note)
-
-
-def _cells(figure: Mapping[str, Any]) -> tuple[str, str]:
-    value, stderr = (figure[key] for key in ("value", "stderr"))
-    return ("not finite" if value is None else f"{value:.4f}"), ("" if stderr is None else f"{stderr:.4f}")
 
 
 def _in_a_table(data: Any) -> list[str]:
@@ -229,12 +222,17 @@ def _has(data: Any, group: str) -> bool:
 
 
 def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if manifest.get("kind") != "recipe":
+    if manifest.get("kind") not in CONTENTS:
         return [(key, json.dumps(value)) for key, value in manifest.items()]
     rows = []
-    for part in ("model", "objective", "data", *(["data_b"] if manifest.get("data_b") else [])):
-        rows.append((part, manifest[part]["name"]))
-        rows += [(f"{part}: {key}", json.dumps(value)) for key, value in manifest[part]["settings"].items()]
+    for part, named in manifest.items():
+        if isinstance(named, dict) and named.keys() == {"name", "settings"}:
+            rows.append((part, named["name"]))
+            rows += [(f"{part}: {key}", json.dumps(value)) for key, value in named["settings"].items()]
     rows += [(key, json.dumps(value)) for key, value in manifest["training"].items() if value is not None]
-    rows += [("seed", str(manifest["seed"])), ("data fingerprint", manifest["fingerprint"][:16])]
+    rows += [("seed", str(manifest["seed"])), ("fingerprint", manifest["fingerprint"][:16])]
     return rows + list(manifest["versions"].items())
+
+
+CONTENTS: dict[str, Callable[[Run], Content]] = {"recipe": _of_recipe, "control": policy_content}
+"""What there is to say of a run, by the kind that its manifest says."""

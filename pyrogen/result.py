@@ -5,7 +5,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["Result", "say"]
+from pyrogen.axis import Axis
+from pyrogen.evaluation import Estimate
+
+__all__ = ["Result", "figure_lines", "say"]
 
 
 class Result:
@@ -22,3 +25,25 @@ class Result:
 def say(message: str) -> None:
     """Tell the person on stderr."""
     print(message, file=sys.stderr)
+
+
+def figure_lines(figures: Mapping[str, Estimate], axes: Sequence[Axis] = ()) -> list[str]:
+    """Return figures as a table of text, those of a report card by its axes."""
+    width = max(22, *map(len, figures))
+    lines = [f"{'figure':<{width}} {'value':>12} {'± s.e.':>10} {'reference' if axes else '':>12}".rstrip() + "  unit"]
+    for axis in axes:
+        lines += [
+            "",
+            axis.name,
+            *(_line(name, width, f, axis.references.get(name)) for name, f in axis.figures.items()),
+        ]
+        lines += [f"  {note}" for note in axis.notes]
+    return lines if axes else lines + [_line(name, width, figure) for name, figure in figures.items()]
+
+
+def _line(name: str, width: int, estimate: Estimate, reference: Estimate | None = None) -> str:
+    stderr = "" if estimate.stderr is None else f"{estimate.stderr:.4f}"
+    beside = "" if reference is None else f"{reference.value:.4f}"
+    particles = f" ({estimate.num_particles} particles)" if estimate.num_particles else ""
+    between = " (95% interval {:.4f} to {:.4f})".format(*estimate.interval) if estimate.interval else ""
+    return f"{name:<{width}} {estimate.value:>12.4f} {stderr:>10} {beside:>12}  {estimate.unit}{particles}{between}"

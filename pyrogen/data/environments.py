@@ -120,6 +120,11 @@ class GymnasiumEnvironment:
             next_observation if moved.observation is moved.next_observation else torch.from_numpy(moved.observation),
         )
 
+    def render(self) -> list[np.ndarray]:
+        """Draw each copy that was made with ``render_mode="rgb_array"``, shape ``(height, width, 3)``."""
+        assert isinstance(self.copies, SeededCopies)
+        return [env.render() for env in self.copies.envs]
+
     def close(self) -> None:
         """Close the copies."""
         self.copies.close()

@@ -1,5 +1,6 @@
 """What a policy does when it is let go: whole episodes, what they bring, and how far it is from its prior."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,13 @@ class Episodes(NamedTuple):
 
 @torch.no_grad()
 def play(
-    environment: Any, policy: Program, num_episodes: int, *, deterministic: bool = False, longest: int = 100_000
+    environment: Any,
+    policy: Program,
+    num_episodes: int,
+    *,
+    deterministic: bool = False,
+    longest: int = 100_000,
+    watch: Callable[[], object] | None = None,
 ) -> Episodes:
     """Let a policy act for a number of whole episodes.
 
@@ -48,6 +55,7 @@ def play(
         deterministic: take the mode of each action's distribution: what is most probable of a choice, and the
             hyperbolic tangent of the location of a :class:`~pyrogen.distributions.TanhNormal`.
         longest: give up where an episode has more steps.
+        watch: called before each step, to draw the environment, say.
 
     Raises:
         UsageError: where there are no episodes to play, or actions have no mode.
@@ -70,6 +78,8 @@ def play(
     observation, device = environment.reset(), first_device(policy)
     rows, owners, age = [], [], torch.zeros(count, dtype=torch.long)
     while bool((number < last).any()):
+        if watch is not None:
+            watch()
         seen = observation if device is None else observation.to(device)
         action = _action(policy, seen.unsqueeze(0), deterministic)
         outcome = environment.step(action)

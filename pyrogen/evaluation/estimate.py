@@ -20,6 +20,7 @@ class Estimate:
         stderr: its standard error over the data; ``None`` where one number cannot tell.
         unit: nats, bits/dim, ...
         num_particles: draws of the guide for each datum, where there are.
+        interval: the ends of a 95% interval, where a standard error does not tell how far it may be off.
         values: what it is made of, datum by datum, shape ``(data,)``; ``None`` where that is not at hand.
     """
 
@@ -27,14 +28,16 @@ class Estimate:
     stderr: float | None
     unit: str
     num_particles: int | None = None
+    interval: tuple[float, float] | None = field(default=None, repr=False)
     values: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, ``None`` for what is not finite; without ``num_particles`` where there are none."""
+        """Plain JSON values, ``None`` for what is not finite; ``num_particles`` and ``interval`` where they are."""
         value = self.value if isfinite(self.value) else None
         stderr = self.stderr if self.stderr is not None and isfinite(self.stderr) else None
         fields: dict[str, Any] = {"value": value, "stderr": stderr, "unit": self.unit}
-        return fields if self.num_particles is None else fields | {"num_particles": self.num_particles}
+        further = {"num_particles": self.num_particles, "interval": self.interval and list(self.interval)}
+        return fields | {name: value for name, value in further.items() if value is not None}
 
     def scaled(self, factor: float, shift: float, unit: str) -> "Estimate":
         """Return ``shift + factor * value`` in another unit.
@@ -83,4 +86,4 @@ def mean(values: Tensor, unit: str, num_particles: int | None = None) -> Estimat
     """
     values = values.double()
     stderr = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
-    return Estimate(float(values.mean()), stderr, unit, num_particles, values)
+    return Estimate(float(values.mean()), stderr, unit, num_particles, values=values)
