@@ -18,12 +18,19 @@ class Moments:
     r"""Mean and variance of all rows so far, in float64, one batch after the other.
 
     .. math::
-        \delta = \bar{x} - m, \quad m' = m + \frac{k}{n + k} \delta, \quad
-        S' = S + \sum_i (x_i - \bar{x})^2 + \frac{n k}{n + k} \delta^2, \quad \sigma^2 = \frac{S}{n}
+        w = \frac{k}{n + k}, \quad \delta = \bar{x} - m, \quad m' = m + w \delta, \quad
+        v' = v + w (s^2 - v) + w (1 - w) \delta^2
+
+    with mean :math:`\bar{x}` and variance :math:`s^2` of :math:`k` new rows, after :math:`n`.
 
     References:
         Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (Chan, Golub and LeVeque, 1979),
         http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
+
+    Attributes:
+        count: how many rows there were.
+        mean: of them.
+        scale: one over the standard deviation, for which one stands before there are two rows.
 
     Example:
         >>> moments = Moments()
@@ -36,30 +43,30 @@ class Moments:
     def __init__(self) -> None:
         self.count = 0
         self.mean = torch.zeros((), dtype=torch.float64)
-        self.squares = torch.zeros((), dtype=torch.float64)
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance; one before there are two rows."""
-        return torch.ones_like(self.squares) if self.count < 2 else self.squares / self.count
+        self.variance = torch.zeros((), dtype=torch.float64)
+        self.scale = torch.ones((), dtype=torch.float64)
 
     def update(self, rows: Tensor) -> None:
         """Count in rows, first dimension."""
-        rows = rows.double()
-        k, mean = len(rows), rows.mean(0)
-        delta = mean - self.mean
-        n = self.count + k
-        self.mean = self.mean + k / n * delta
-        self.squares = self.squares + (rows - mean).square().sum(0) + self.count * k / n * delta.square()
-        self.count = n
+        variance, mean = torch.var_mean(rows.double(), 0, correction=0)
+        self.count += len(rows)
+        w = len(rows) / self.count
+        delta = mean - self.mean.to(mean.device)
+        self.mean = self.mean.to(mean.device) + w * delta
+        self.variance = torch.lerp(self.variance.to(mean.device), variance, w).addcmul(delta, delta, value=w * (1 - w))
+        self._rescale()
+
+    def _rescale(self) -> None:
+        self.scale = (self.variance + EPSILON).rsqrt() if self.count > 1 else torch.ones_like(self.variance)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums."""
-        return {"count": self.count, "mean": self.mean, "squares": self.squares}
+        """Return the numbers that the next rows are counted in to."""
+        return {"count": self.count, "mean": self.mean, "variance": self.variance}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a state."""
-        self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]
+        self.count, self.mean, self.variance = state["count"], state["mean"], state["variance"]
+        self._rescale()
 
 
 class Normalized:
@@ -157,19 +164,22 @@ class Normalized:
     def _scaled(self, observation: Tensor) -> Tensor:
         if self.observations is None:
             return observation
-        moments = self.observations
-        scaled = (observation - moments.mean) / (moments.variance + EPSILON).sqrt()
-        return scaled.clamp(-LIMIT, LIMIT).to(observation.dtype)
+        mean, scale = (moment.to(observation.device) for moment in (self.observations.mean, self.observations.scale))
+        scaled = (observation - mean) * scale
+        return scaled.clamp_(-LIMIT, LIMIT).to(observation.dtype)
 
     def _scaled_reward(self, outcome: Outcome) -> Tensor:
         if self.rewards is None:
             return outcome.reward
         if not self.frozen:
-            self.returns = self.discount * self.returns + outcome.reward
+            self.returns = torch.add(outcome.reward, self.returns.to(outcome.reward.device), alpha=self.discount)
             self.rewards.update(self.returns)
             self.returns = self.returns.masked_fill(outcome.terminated | outcome.truncated, 0.0)
-        scaled = outcome.reward / (self.rewards.variance + EPSILON).sqrt()
-        return scaled.clamp(-LIMIT, LIMIT).to(outcome.reward.dtype)
+        return (
+            (outcome.reward * self.rewards.scale.to(outcome.reward.device))
+            .clamp_(-LIMIT, LIMIT)
+            .to(outcome.reward.dtype)
+        )
 
     def close(self) -> None:
         """Close the environment."""
