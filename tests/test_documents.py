@@ -165,17 +165,22 @@ def test_the_page_on_autoregressive_models(capsys: pytest.CaptureFixture[str]) -
 def test_the_page_on_control(capsys: pytest.CaptureFixture[str]) -> None:
     """The policy learned is below the best, and the best below the log-evidence, in each room; arms are a softmax."""
     names: dict[str, object] = {}
-    said = []
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/control.md").read_text(), re.S):
-        exec(compile(block, "docs/control.md", "exec"), names)
-        said.append(capsys.readouterr().out)
-    rooms = list(zip(*(map(float, line.split()) for line in said[0].splitlines()), strict=True))
+    said = {}
+    for section in re.split(r"^##? ", (ROOT / "docs/control.md").read_text(), flags=re.M):
+        for block in re.findall(r"```python\n(.*?)```", section, re.S):
+            exec(compile(block, "docs/control.md", "exec"), names)
+            said[section.partition("\n")[0]] = capsys.readouterr().out
+    lines = said["Control as inference"].splitlines()
+    rooms = list(zip(*(map(float, line.split()) for line in lines), strict=True))
     assert all(best - 0.1 < found <= best < evidence for found, best, evidence in rooms)
-    within_a_region = map(float, said[1].split())
+    within_a_region = map(float, said["A trust region"].split())
     assert all(best - 0.1 < value <= best for value, (_, best, _) in zip(within_a_region, rooms, strict=True))
-    assert "256 Episode(num_environment_steps=" in said[2]
-    assert said[3] == "torch.Size([1, 256, 4]) 1032\n"  # 1000 to warm up, and 4 in each of 8
-    arms = [float(number) for number in re.findall(r"\d\.\d+", said[-1])]
+    assert "256 Episode(num_environment_steps=" in said["Environments of gymnasium"]
+    assert said["Recordings and replays"] == "torch.Size([1, 256, 4]) 1032\n"  # 1000 to warm up, and 4 in each of 8
+    soft = said["From transitions of the past"].splitlines()
+    learned, best = (list(map(float, re.findall(r"\d\.\d+", line))) for line in soft)
+    assert learned == pytest.approx(best, abs=0.1)
+    arms = [float(number) for number in re.findall(r"\d\.\d+", said["An environment of your own"])]
     assert arms == pytest.approx([0.0900, 0.2447, 0.6652], abs=0.05)  # the softmax of 0, 1 and 2
 
 

@@ -34,6 +34,7 @@ from pyrogen.inference import (
     MMDGAN,
     PPO,
     R1,
+    SAC,
     WGAN,
     Annealing,
     BetaTCVAE,
@@ -51,6 +52,7 @@ from pyrogen.inference import (
     ReverseKL,
     Sinkhorn,
     SlicedWasserstein,
+    SoftQ,
     posterior_entries,
     train,
 )  # fmt: skip
@@ -60,6 +62,8 @@ from pyrogen.inference.turns import Turn
 from pyrogen.models import (
     CategoricalPolicy,
     OptimalTrajectories,
+    SoftQPolicy,
+    StateDependentExploration,
     TanhNormalPolicy,
     UniformBox,
     UniformChoice,
@@ -78,7 +82,7 @@ from pyrogen.models import (
     vae,
     wavenet,
 )
-from pyrogen.nn import MLP, PatchCritic
+from pyrogen.nn import MLP, ActionValues, PatchCritic
 from pyrogen.parameters import modules_of, program_parameters
 from pyrogen.spec import DataSpec
 
@@ -531,3 +535,43 @@ def test_control_stays_on_the_device(bounded, with_critic, make):
     player.optimizer.step()
     if with_critic:
         assert objective.critic_loss(model, policy, **recording).device.type == DEVICE
+
+
+def replayed_choices():
+    policy = CategoricalPolicy(MLP(4, 2, (8,)))
+    return SAC(ActionValues((4,), num_actions=2, hidden=(8,)), target_divergence=0.3), UniformChoice(2), policy
+
+
+def replayed_box(smooth=False):
+    policy = TanhNormalPolicy(MLP(4, 4, (8,)))
+    if smooth:
+        policy = StateDependentExploration(MLP(4, 8, (8,)), 8, 2)
+    return SAC(ActionValues((4,), num_action_dims=2, hidden=(8,)), target_divergence=2.0), UniformBox(2), policy
+
+
+def replayed_values():
+    policy = SoftQPolicy(UniformChoice(2), MLP(4, 2, (8,)))
+    return SoftQ(policy.network), policy.prior, policy
+
+
+@pytest.mark.parametrize("make", [replayed_choices, replayed_box, partial(replayed_box, smooth=True), replayed_values])
+def test_replayed_transitions_stay_on_the_device(make):
+    """Both players' losses and gradients, and target networks; acting by noise that is kept as well."""
+    with unset_fake_temporarily():  # a target network is a copy, and what has no values cannot be copied
+        made = make()
+    objective, prior, policy = map(on_device, made)
+    flags, bounded = torch.zeros(1, 6, dtype=torch.bool, device=DEVICE), isinstance(prior, UniformBox)
+    action = data(1, 6, 2) if bounded else torch.zeros(1, 6, dtype=torch.long, device=DEVICE)
+    columns = {"observation": data(1, 6, 4), "next_observation": data(1, 6, 4), "reward": data(1, 6)}
+    columns |= {"action": action, "terminated": flags, "truncated": flags}
+    model = OptimalTrajectories(prior, temperature=0.1)
+    losses = [(objective, policy)]
+    if isinstance(objective, SAC):
+        losses.append((objective.critic_loss, objective.critic))
+    for loss_of, module in losses:
+        loss = loss_of(model, policy, **columns)
+        assert loss.device.type == DEVICE
+        loss.backward(inputs=list(module.parameters()))
+    objective.after_step("critic")
+    if isinstance(policy, StateDependentExploration):
+        assert policy.act(data(1, 4)).device.type == DEVICE
