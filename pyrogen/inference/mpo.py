@@ -125,11 +125,11 @@ class MPO(Objective):
         critic: nn.Module,
         guide: nn.Module,
         discount: float = 0.99,
-        num_draws: int = 20,
+        num_draws: int = 10,
         epsilon: float = 0.1,
-        epsilon_policy: float = 0.01,
-        epsilon_scale: float = 1e-3,
-        period: int = 100,
+        epsilon_policy: float = 0.02,
+        epsilon_scale: float = 2e-3,
+        period: int = 25,
         rate: float = 0.005,
     ) -> None:
         super().__init__()
