@@ -10,7 +10,7 @@ from torch import nn
 
 from pyrogen.data import Outcome, Rollouts
 from pyrogen.errors import UsageError
-from pyrogen.inference import SAC, SoftQ, off_policy_entries, train
+from pyrogen.inference import MPO, SAC, VIREL, SoftQ, off_policy_entries, train
 from pyrogen.models import (
     CategoricalPolicy,
     OptimalTrajectories,
@@ -57,6 +57,16 @@ def of_choices(counted=False, learned=False, **settings):
     return objective, OptimalTrajectories(prior, 0.5), CategoricalPolicy(network()), transitions(False, counted)
 
 
+def mpo(programs, **settings):
+    objective, model, policy, columns = programs()
+    return MPO(objective.critic, policy, num_draws=3, period=2, **settings), model, policy, columns
+
+
+def virel(programs, **settings):
+    objective, *rest = programs()
+    return VIREL(objective.critic, **settings), *rest
+
+
 def of_values():
     model = OptimalTrajectories(UniformChoice(4), 0.5)
     policy = SoftQPolicy(model.prior, MLP(3, 4, (5,)))
@@ -72,15 +82,26 @@ ROWS = {
     "sac, whole numbers": partial(of_choices, counted=True),
     "sac, learned prior": partial(of_choices, learned=True),
     "soft-q": of_values,
+    "mpo": partial(mpo, in_a_box),
+    "mpo, choices": partial(mpo, of_choices),
+    "mpo, whole numbers": partial(mpo, partial(of_choices, counted=True)),
+    "mpo, learned prior": partial(mpo, partial(of_choices, learned=True)),
+    "virel": partial(virel, in_a_box, num_draws=2),
+    "virel, choices": partial(virel, of_choices),
+    "virel, learned prior": partial(virel, partial(of_choices, learned=True)),
 }
 table = pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
+
+
+def has_critic(objective):
+    return not isinstance(objective, SoftQ)
 
 
 def fit(make, **settings):
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     objective, model, policy, columns = make()
-    training = train(objective, model, policy, [columns], ADAM, ADAM if isinstance(objective, SAC) else None,
+    training = train(objective, model, policy, [columns], ADAM, ADAM if has_critic(objective) else None,
                      num_steps=3, **settings)  # fmt: skip
     losses = [(step.loss, step.critic_loss) for step in training]
     return losses, objective.state_dict() | {f"policy.{k}": v for k, v in policy.state_dict().items()}
@@ -92,20 +113,21 @@ def test_players(make):
     objective, model, policy, columns = make()
     programs = [*model.parameters(), *(p for p in policy.parameters() if all(p is not q for q in model.parameters()))]
     losses = [(objective, programs)]
-    if isinstance(objective, SAC):
+    if has_critic(objective):
         losses.append((objective.critic_loss, [p for p in objective.parameters() if p.requires_grad]))
     for loss_of, learned in losses:
         loss = loss_of(model, policy, **columns)
         assert loss.shape == ()
         assert loss.isfinite()
         assert all(g.isfinite().all() for g in torch.autograd.grad(loss, learned, retain_graph=True))
+    assert objective.learns_from == "transitions"
     assert all(not p.requires_grad for p in objective.target.parameters())
-    if isinstance(objective, SAC):
+    if has_critic(objective):
         reached = torch.autograd.grad(loss, programs, allow_unused=True)
         assert all(g is None for g in reached)
 
 
-@pytest.mark.parametrize("name", ["sac, tuned", "sac, choices", "soft-q"])
+@pytest.mark.parametrize("name", ["sac, tuned", "sac, choices", "soft-q", "mpo", "mpo, choices", "virel"])
 def test_capture(name):
     """Losses, optimisers and target networks in a graph do what they do without."""
     eager, after = fit(ROWS[name])
@@ -123,14 +145,14 @@ def test_compiled(make):
     torch.testing.assert_close(as_well, after, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("make", [in_a_box, of_values])
+@pytest.mark.parametrize("make", [in_a_box, of_values, *(ROWS[name] for name in ("mpo", "virel"))])
 def test_the_target_follows(make):
     """By a part of the way from where it was to where a step has led, and by no gradient."""
     pyro.clear_param_store()
     objective, model, policy, columns = make()
     before = copy.deepcopy(objective.target)
-    network = objective.critic if isinstance(objective, SAC) else policy.network
-    next(train(objective, model, policy, [columns], ADAM, ADAM if isinstance(objective, SAC) else None))
+    network = objective.critic if has_critic(objective) else policy.network
+    next(train(objective, model, policy, [columns], ADAM, ADAM if has_critic(objective) else None))
     for old, new, goal in zip(before.parameters(), objective.target.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(new, 0.995 * old + 0.005 * goal)
         assert not torch.equal(new, old)
@@ -195,6 +217,10 @@ def test_entries():
     with pytest.raises(UsageError, match=r"how many there are is told by an nn\.Embedding"):
         off_policy_entries.sac(model, Number(MLP(1, 4, (5,))), columns)
 
+    for entry in (off_policy_entries.mpo, off_policy_entries.virel):
+        made = entry(model, policy, columns, critic_hidden=())
+        assert made.critic(columns["observation"]).shape == (2, 1, 6, 4)
+        assert made(model, policy, **columns).isfinite()
     _, model, policy, columns = of_choices()
     made = off_policy_entries.soft_q(model, policy, columns)  # logits are action values: the prior is uniform
     assert made(model, policy, **columns).isfinite()

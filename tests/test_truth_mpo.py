@@ -160,7 +160,7 @@ def test_weights_by_enumeration():
     objective = objective_of(policy)
     loss = objective(OptimalTrajectories(prior, ALPHA), policy, **columns)
     eta, s = torch.tensor(0.4).exp(), columns["observation"]
-    Q, pi = objective.lagging_critic(torch.arange(4)).amin(0), policy.logits.detach().softmax(-1)
+    Q, pi = objective.target(torch.arange(4)).amin(0), policy.logits.detach().softmax(-1)
     q = (PRIOR * pi**eta * Q.exp()) ** (1 / (1 + eta))
     q = q / q.sum(-1, keepdim=True)
     wanted = [-(q * parameter.log_softmax(-1))[s].sum(-1).mean() for parameter in (policy.logits, prior.logits)]
@@ -185,7 +185,7 @@ def check_targets(**flags):
     policy = Table(torch.randn(4, 2))
     objective, columns = objective_of(policy, rate=1.0), every_transition() | flags
     Q = exact_values(policy.logits.detach().softmax(-1))
-    for module in (objective.critic, objective.lagging_critic):
+    for module in (objective.critic, objective.target):
         module.first.bias.data.zero_()
         module.first.weight.data.copy_(Q.expand(2, 4, 2))
     loss = objective.critic_loss(OptimalTrajectories(Table(PRIOR.log()), ALPHA), policy, **columns)
@@ -396,7 +396,7 @@ def test_divergence_of_choices():
 def test_copies_are_renewed_on_time():
     policy = Table(torch.randn(4, 2))
     objective, model = objective_of(policy, period=3, rate=0.25), OptimalTrajectories(UniformChoice(2))
-    lagging = objective.lagging_critic.first.weight.clone()
+    lagging = objective.target.first.weight.clone()
     training = train(objective, model, policy, [every_transition()], partial(torch.optim.Adam, lr=0.1),
                      partial(torch.optim.Adam, lr=0.1), num_steps=4)  # fmt: skip
     copies, policies = [], []
@@ -405,7 +405,7 @@ def test_copies_are_renewed_on_time():
         policies.append(policy.logits.detach().clone())
         if step.index == 1:
             wanted = 0.75 * lagging + 0.25 * objective.critic.first.weight.detach()
-            torch.testing.assert_close(objective.lagging_critic.first.weight, wanted)
+            torch.testing.assert_close(objective.target.first.weight, wanted)
     assert torch.equal(copies[0], copies[1])
     assert not torch.equal(copies[1], copies[2])
     assert torch.equal(copies[2], policies[2])
@@ -438,14 +438,14 @@ def test_a_prior_that_is_the_policy():
     objective, columns = objective_of(policy), every_transition()
     found = pyrogen.inference.mpo.choices(OptimalTrajectories(policy), policy, columns)
     improved = objective._improved(found, columns["observation"])
-    torch.testing.assert_close(improved.gains, improved.gains.new_tensor(0.0) + objective.lagging_critic(
+    torch.testing.assert_close(improved.gains, improved.gains.new_tensor(0.0) + objective.target(
         columns["observation"]).amin(0).movedim(-1, 0))  # fmt: skip
 
 
 def test_settings_and_programs_that_do_not_fit():
     policy, model, columns = Table(torch.zeros(4, 2)), OptimalTrajectories(UniformChoice(2)), every_transition()
     for settings, message in (
-        ({"discount": 1.0}, "discount must be at least 0 and below 1, found 1.0"),
+        ({"discount": 1.5}, "discount must be between 0 and 1, found 1.5"),
         ({"epsilon": 0.0}, "epsilon must be above 0, found 0.0: it is a bound"),
         ({"epsilon_policy": -1.0}, "epsilon_policy must be above 0, found -1.0"),
         ({"period": 0}, "period must be at least 1, found 0"),

@@ -58,13 +58,13 @@ def programs(make=VIREL):
     pyro.set_rng_seed(4)
     model, policy = OptimalTrajectories(Table(PRIOR.log()), ALPHA), Table(torch.randn(4, 2))
     objective = make(critic_of(torch.randn(2, 4, 2)), GAMMA, SCALE)
-    objective.lagging_critic.first.weight.copy_(torch.randn(2, 4, 2))
+    objective.target.first.weight.copy_(torch.randn(2, 4, 2))
     return objective, model, policy
 
 
 def targets_of(objective, policy):
     """The Bellman operator, written out: of the least of the values that lag, by the policy's mean."""
-    least = objective.lagging_critic.first.weight.amin(0)
+    least = objective.target.first.weight.amin(0)
     return T.R / ALPHA + GAMMA * SURE.transitions @ (policy.logits.detach().softmax(-1) * least).sum(-1)
 
 
@@ -124,7 +124,7 @@ def test_mutant_target_with_a_gradient():
     with pytest.raises(AssertionError):
         check_temperature(WholeGradient)
     objective, model, policy = programs(WholeGradient)
-    objective.lagging_critic.load_state_dict(objective.critic.state_dict())
+    objective.target.load_state_dict(objective.critic.state_dict())
     loss = objective.critic_loss(model, policy, **every_transition())
     found = residuals(objective, policy)
     assert loss.item() == pytest.approx(found.square().mean().item(), abs=1e-12)
@@ -135,7 +135,7 @@ def test_mutant_target_with_a_gradient():
 def test_chance_is_in_the_temperature():
     """Where next states are drawn, the mean square is that of the residual, and the variance of targets besides."""
     objective, model, policy = programs()
-    least = objective.lagging_critic.first.weight.amin(0)
+    least = objective.target.first.weight.amin(0)
     V = (policy.logits.detach().softmax(-1) * least).sum(-1)
     mean = T.P @ V
     variance = T.P @ V.square() - mean.square()
@@ -277,7 +277,7 @@ def test_mutant_temperature_that_stays():
 def test_settings_and_programs_that_do_not_fit():
     critic = critic_of(torch.zeros(1, 4, 2))
     for settings, message in (
-        ({"discount": 1.0}, "discount must be at least 0 and below 1, found 1.0"),
+        ({"discount": 1.5}, "discount must be between 0 and 1, found 1.5"),
         ({"rate": 0.0}, "rate must be above 0 and at most 1, found 0.0"),
         ({"scale": 0.0}, "scale must be above 0, found 0.0"),
         ({"num_draws": 0}, "num_draws must be at least 1, found 0"),

@@ -13,7 +13,7 @@ from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.transitions import (
     Choices,
     action_values,
-    check_critic,
+    check_settings,
     choices,
     drawn,
     next_choices,
@@ -123,7 +123,7 @@ class MPO(Objective):
     def __init__(
         self,
         critic: nn.Module,
-        guide: nn.Module,
+        guide: Program | None,
         discount: float = 0.99,
         num_draws: int = 10,
         epsilon: float = 0.1,
@@ -138,12 +138,12 @@ class MPO(Objective):
                 f"MPO keeps a copy of the policy as it was, and cannot copy a {type(guide).__name__}: write the guide "
                 f"as a pyrogen.models.Policy, a module with a method distribution(observation)"
             )
-        check_critic(discount, rate, num_draws=num_draws, period=period)
+        check_settings(discount, rate, num_draws=num_draws, period=period)
         bounds = {"epsilon": epsilon, "epsilon_policy": epsilon_policy, "epsilon_scale": epsilon_scale}
         for name, bound in bounds.items():
             if not bound > 0:
                 raise UsageError(f"{name} must be above 0, found {bound}: it is a bound of a divergence, in nats")
-        self.critic, self.lagging_critic = critic, frozen(critic)
+        self.critic, self.target = critic, frozen(critic)
         self.old_policy = frozen(guide)
         self._guide = (guide,)  # in a tuple: what a module holds by itself would be part of the critic
         self.discount, self.num_draws = discount, num_draws
@@ -187,7 +187,7 @@ class MPO(Objective):
     def after_step(self, player: Player) -> None:
         """Let the lagging critics follow, or, every so many steps, renew the copy of the policy."""
         if player == "critic":
-            follow(self.lagging_critic, self.critic, self.rate)
+            follow(self.target, self.critic, self.rate)
             return
         self.steps.copy_((self.steps + 1) % self.period)
         follow(self.old_policy, self._guide[0], (self.steps == 0).to(self.bounds.dtype))
@@ -208,7 +208,7 @@ class MPO(Objective):
     def _improved(self, seen: Choices, observation: Tensor) -> Improvement:
         old = self.old_policy.distribution(observation).expand(seen.policy.batch_shape)
         draws = drawn(old, self.num_draws)
-        values = action_values(self.lagging_critic, observation, draws).amin(0)
+        values = action_values(self.target, observation, draws).amin(0)
         is_possible = draws.log_weights > -torch.inf  # what neither does gains nothing, and not inf - inf
         relative = torch.where(is_possible, seen.prior.log_prob(draws.actions) - draws.log_prob, 0.0)
         return Improvement(draws, values + relative)

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import UsageError
+from pyrogen.inference.mpo import MPO
 from pyrogen.inference.sac import SAC
 from pyrogen.inference.soft_q import SoftQ
 from pyrogen.inference.transitions import choices
+from pyrogen.inference.virel import VIREL
 from pyrogen.nn import ActionValues, check_widths
 from pyrogen.parameters import modules_of, owners
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, or_nothing
 
-__all__ = ["critic_of_actions", "sac", "soft_q"]
+__all__ = ["critic_of_actions", "mpo", "sac", "soft_q", "virel"]
 
 
 def sac(
@@ -70,6 +72,57 @@ def soft_q(
             "choices, or make a SoftQPolicy"
         )
     return SoftQ(network, discount, rate)
+
+
+def mpo(
+    model: Program,
+    guide: Program | None,
+    example: Mapping[str, Tensor],
+    *,
+    discount: float = 0.99,
+    rate: float = 0.005,
+    num_draws: int = 10,
+    epsilon: float = 0.1,
+    epsilon_policy: float = 0.02,
+    epsilon_scale: float = 2e-3,
+    period: int = 25,
+    critic_hidden: Sequence[int] = (256, 256),
+) -> MPO:
+    """Make maximum a posteriori policy optimisation.
+
+    Args:
+        discount: of what follows a step.
+        rate: by how much target networks move towards the critics with each step.
+        num_draws: of actions at each observation, where they lie in a box.
+        epsilon: how far the best actions may be from the policy's, in nats.
+        epsilon_policy: how far the policy may move in a period, in nats; in a box, its location.
+        epsilon_scale: how far, in a box, its scale may.
+        period: steps of the policy in which it may.
+        critic_hidden: widths of the critics' layers between.
+    """
+    critic = critic_of_actions(model, guide, example, critic_hidden)
+    return MPO(critic, guide, discount, num_draws, epsilon, epsilon_policy, epsilon_scale, period, rate)
+
+
+def virel(
+    model: Program,
+    guide: Program | None,
+    example: Mapping[str, Tensor],
+    *,
+    discount: float = 0.99,
+    rate: float = 0.005,
+    scale: float = 0.1,
+    critic_hidden: Sequence[int] = (256, 256),
+) -> VIREL:
+    """Make VIREL, whose temperature is the critics' own error.
+
+    Args:
+        discount: of what follows a step.
+        rate: by how much target networks move towards the critics with each step.
+        scale: of the temperature, times the mean squared error.
+        critic_hidden: widths of the critics' layers between.
+    """
+    return VIREL(critic_of_actions(model, guide, example, critic_hidden), discount, scale, rate=rate)
 
 
 def critic_of_actions(

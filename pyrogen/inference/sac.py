@@ -13,6 +13,7 @@ from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.transitions import (
     Choices,
     action_values,
+    check_settings,
     choices,
     drawn,
     next_choices,
@@ -21,7 +22,7 @@ from pyrogen.inference.transitions import (
 )
 from pyrogen.sites import Program, or_nothing, unwrapped
 
-__all__ = ["SAC", "check_settings"]
+__all__ = ["SAC"]
 
 
 class SAC(Objective):
@@ -164,15 +165,3 @@ class SAC(Objective):
     def _least(values: Tensor) -> Tensor:
         """Return the least of what the critics say, since a policy finds out where one says too much."""
         return values.amin(0)
-
-
-def check_settings(discount: float, rate: float) -> None:
-    """Refuse settings of a target network that are out of range.
-
-    Raises:
-        UsageError: that names the setting.
-    """
-    if not 0 <= discount <= 1:
-        raise UsageError(f"discount must be between 0 and 1, found {discount}")
-    if not 0 < rate <= 1:
-        raise UsageError(f"rate must be above 0 and at most 1, found {rate}")

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from pyrogen.errors import ProgramError
 from pyrogen.inference.lagging import follow, frozen
 from pyrogen.inference.objective import Objective, Player
-from pyrogen.inference.sac import check_settings
-from pyrogen.inference.transitions import Choices, choices, next_choices, td_targets
+from pyrogen.inference.transitions import Choices, check_settings, choices, next_choices, td_targets
 from pyrogen.sites import Program, or_nothing
 
 __all__ = ["SoftQ"]

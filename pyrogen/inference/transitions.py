@@ -19,7 +19,7 @@ __all__ = [
     "Choices",
     "Draws",
     "action_values",
-    "check_critic",
+    "check_settings",
     "choices",
     "drawn",
     "next_choices",
@@ -156,14 +156,14 @@ def td_targets(columns: Mapping[str, Tensor], rewards: Tensor, next_values: Tens
     return lambda_returns(rewards, next_values, columns["terminated"], columns["truncated"], discount, decay=0.0)
 
 
-def check_critic(discount: float, rate: float, **numbers: int) -> None:
-    """Refuse settings of what learns values by what they are said to be.
+def check_settings(discount: float, rate: float, **numbers: int) -> None:
+    """Refuse settings of critics and of the copies that follow them, and numbers, that are out of range.
 
     Raises:
-        UsageError: for a setting out of range.
+        UsageError: that names the setting.
     """
-    if not 0 <= discount < 1:
-        raise UsageError(f"discount must be at least 0 and below 1, found {discount}")
+    if not 0 <= discount <= 1:
+        raise UsageError(f"discount must be between 0 and 1, found {discount}")
     if not 0 < rate <= 1:
         raise UsageError(f"rate must be above 0 and at most 1, found {rate}")
     for name, number in numbers.items():

@@ -13,7 +13,7 @@ from pyrogen.inference.transitions import (
     Choices,
     Draws,
     action_values,
-    check_critic,
+    check_settings,
     choices,
     drawn,
     next_choices,
@@ -91,10 +91,10 @@ class VIREL(Objective):
         self, critic: nn.Module, discount: float = 0.99, scale: float = 1.0, num_draws: int = 1, rate: float = 0.005
     ) -> None:
         super().__init__()
-        check_critic(discount, rate, num_draws=num_draws)
+        check_settings(discount, rate, num_draws=num_draws)
         if not scale > 0:
             raise UsageError(f"scale must be above 0, found {scale}")
-        self.critic, self.lagging_critic = critic, frozen(critic)
+        self.critic, self.target = critic, frozen(critic)
         self.discount, self.scale, self.num_draws, self.rate = discount, scale, num_draws, rate
         self.register_buffer("temperature", torch.tensor(0.0))
 
@@ -120,7 +120,7 @@ class VIREL(Objective):
     def after_step(self, player: Player) -> None:
         """Let the lagging critics follow."""
         if player == "critic":
-            follow(self.lagging_critic, self.critic, self.rate)
+            follow(self.target, self.critic, self.rate)
 
     def monitored(self) -> dict[str, Tensor]:
         r"""Return :math:`\varepsilon_\omega` of the critic's last batch."""
@@ -133,7 +133,7 @@ class VIREL(Objective):
         """Return by how much each critic misses its target, shape ``(num_critics, 1, batch)``."""
         with torch.no_grad():
             after = drawn(next_choices(model, or_nothing(guide), columns).policy, self.num_draws)
-            values = action_values(self.lagging_critic, columns["next_observation"], after).amin(0)
+            values = action_values(self.target, columns["next_observation"], after).amin(0)
             next_values = (after.log_weights.exp() * values).sum(0)
             targets = td_targets(columns, seen.optimality, next_values, self.discount)
         return values_taken(self.critic, columns) - targets
