@@ -52,7 +52,7 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-step-time bench-fashion-mnist-vae
+bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-step-time bench-fashion-mnist-vae bench-planning
 
 bench-compile: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt lda
@@ -119,6 +119,9 @@ bench-step-time: setup
 
 bench-fashion-mnist-vae: data
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fashion_mnist_vae.py
+
+bench-planning: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/planning.py
 
 data: setup
 	$(BIN)/python -m pyrogen.data.fetch

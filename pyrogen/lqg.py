@@ -50,6 +50,19 @@ class LinearQuadratic:
 
 
 def check_matrix(name: str, matrix: Tensor, size: int, like: Tensor, *, is_covariance: bool, is_definite: bool) -> None:
+    """Refuse what is no matrix of a size, or no covariance.
+
+    Args:
+        name: of the matrix, for the message.
+        matrix: what is looked at.
+        size: of its rows and columns.
+        like: a tensor of the type and device that it must have.
+        is_covariance: whether it must be symmetric and positive semi-definite.
+        is_definite: whether it must be positive definite.
+
+    Raises:
+        UsageError: that names it, and what was found.
+    """
     if matrix.shape != (size, size) or matrix.dtype != like.dtype or matrix.device != like.device:
         raise UsageError(
             f"{name} must be {_described(like.new_empty(size, size))}, as goes with B, found {_described(matrix)}"

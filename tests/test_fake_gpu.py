@@ -53,6 +53,7 @@ from pyrogen.inference import (
     Sinkhorn,
     SlicedWasserstein,
     SoftQ,
+    particle_smoothing,
     posterior_entries,
     train,
 )  # fmt: skip
@@ -60,6 +61,8 @@ from pyrogen.inference.critics import critic_for
 from pyrogen.inference.player import Player
 from pyrogen.inference.turns import Turn
 from pyrogen.models import (
+    CEM,
+    MPPI,
     CategoricalPolicy,
     OptimalTrajectories,
     SoftQPolicy,
@@ -575,3 +578,31 @@ def test_replayed_transitions_stay_on_the_device(make):
     objective.after_step("critic")
     if isinstance(policy, StateDependentExploration):
         assert policy.act(data(1, 4)).device.type == DEVICE
+
+
+class Learned(nn.Module):
+    """A model of the world, as a program that draws."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = MLP(6, 4, (8,))
+
+    def forward(self, observation, action):
+        mean = self.network(torch.cat([observation, action], -1))
+        return pyro.sample("next_observation", dist.Normal(mean, 1.0).to_event(1)), -mean.square().sum(-1)
+
+
+@pytest.mark.parametrize("method", [MPPI, CEM])
+def test_planning_stays_on_the_device(method):
+    planner = on_device(method(Learned(), 2, num_environments=3, num_samples=20, horizon=3, num_futures=2))
+    action = planner(data(1, 3, 4))
+    assert action.shape == (1, 3, 2)
+    assert {action.device.type, planner.plan.device.type} == {DEVICE}
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_particles_stay_on_the_device(backward):
+    found = particle_smoothing(
+        UniformBox(2).distribution, on_device(Learned()), data(3, 4), horizon=2, num_particles=10, backward=backward
+    )
+    assert {column.device.type for column in found} == {DEVICE}

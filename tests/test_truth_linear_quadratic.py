@@ -375,6 +375,8 @@ def test_what_is_refused():
         variational_regulator(PLANE)
     with pytest.raises(UsageError, match="temperature must be above 0"):
         posterior_regulator(PLANE, temperature=0.0, horizon=2)
+    with pytest.raises(UsageError, match="temperature must be above 0"):
+        regulator_values(PLANE, two, two, temperature=-1.0, horizon=2)
 
 
 def test_what_grows():

@@ -97,7 +97,7 @@ def posterior_values(
         >>> variational_values(mdp, horizon=2).policy[0, 0]
         tensor([0.5000, 0.5000])
     """
-    _check(temperature, horizon, discount)
+    check_soft_values(temperature, horizon, discount)
 
     def backup(V: Tensor, transitions: Tensor) -> Tensor:
         optimal = (transitions.log() + V).logsumexp(-1)
@@ -151,7 +151,7 @@ def variational_values(
         tensor([[0.1192, 0.8808]])
     """
 
-    _check(temperature, horizon, discount)
+    check_soft_values(temperature, horizon, discount)
 
     def backup(V: Tensor, transitions: Tensor) -> Tensor:
         return discount * (transitions @ V)
@@ -203,7 +203,7 @@ def policy_values(
                 [1.0000],
                 [0.5000]])
     """
-    _check(temperature, horizon, discount)
+    check_soft_values(temperature, horizon, discount)
     log_prior = _distribution("prior", mdp, prior, horizon).log()
     q = _distribution("policy", mdp, policy, horizon)
     excluded = ((q > 0) & log_prior.isneginf()).nonzero()
@@ -269,7 +269,7 @@ def smooth_trajectories(
                 [0.2689, 0.7311],
                 [0.1345, 0.8655]])
     """
-    _check(temperature, horizon, 1.0)
+    check_soft_values(temperature, horizon, 1.0)
     if tuple(start.shape) != (mdp.num_states,):
         raise UsageError(f"start must have shape ({mdp.num_states},), one for each state; found {tuple(start.shape)}")
     check_distribution("start", start)
@@ -329,7 +329,12 @@ def _distribution(name: str, mdp: MDP, given: Tensor | None, horizon: int | None
     return given.expand(horizon or 1, *shape)
 
 
-def _check(temperature: float, horizon: int | None, discount: float) -> None:
+def check_soft_values(temperature: float, horizon: int | None, discount: float) -> None:
+    """Refuse settings that no soft values go with.
+
+    Raises:
+        UsageError: that names the first.
+    """
     if not temperature > 0:
         raise UsageError(f"temperature must be above 0, found {temperature}")
     if not 0 <= discount <= 1:

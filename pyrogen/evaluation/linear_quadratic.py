@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pyrogen.errors import UsageError
+from pyrogen.evaluation.control import check_soft_values
 from pyrogen.evaluation.riccati import riccati, stein
 from pyrogen.lqg import LinearQuadratic, check_matrix
 
@@ -111,7 +112,7 @@ def variational_regulator(
         >>> found.values.curvatures[0], found.gains[0]  # the golden ratio, and its inverse
         (tensor([[1.6180]]), tensor([[0.6180]]))
     """
-    _check(temperature, horizon, discount)
+    check_soft_values(temperature, horizon, discount)
     precision, log_scale = _prior(problem, prior)
     if horizon is None:
         P = riccati(problem, problem.Q / temperature, problem.R / temperature + precision, discount)
@@ -167,7 +168,7 @@ def posterior_regulator(
         >>> posterior_regulator(problem, horizon=2).gains[0], variational_regulator(problem, horizon=2).gains[0]
         (tensor([[0.3333]]), tensor([[0.5000]]))
     """
-    _check(temperature, horizon, 1.0)
+    check_soft_values(temperature, horizon, 1.0)
     precision, log_scale = _prior(problem, prior)
     identity = torch.eye(len(problem.A), dtype=problem.A.dtype, device=problem.A.device)
 
@@ -223,7 +224,9 @@ def regulator_values(
         >>> bool(regulator_values(problem, 0.9 * best.gains, best.covariances, horizon=5)(one) < best.values(one))
         True
     """
+    check_soft_values(temperature, horizon, discount)
     precision, log_scale = _prior(problem, prior)
+    gains, covariances = _policy(problem, gains, covariances, horizon)
     free = 0.5 * problem.num_actions * (1 + log(2 * pi)) + log_scale + 0.5 * torch.linalg.slogdet(covariances)[1]
     costs = (problem.Q / temperature, problem.R / temperature + precision)
     return _followed(problem, gains, covariances, costs, free, horizon, discount)
@@ -260,7 +263,10 @@ def regulator_returns(
         >>> regulator_returns(LinearQuadratic(one, one, one, one, one), one, 0 * one, horizon=2)(one)
         tensor([-2.])
     """
-    return _followed(problem, gains, covariances, (problem.Q, problem.R), problem.R.new_zeros(()), horizon, discount)
+    check_soft_values(1.0, horizon, discount)
+    gains, covariances = _policy(problem, gains, covariances, horizon)
+    free = problem.R.new_zeros(len(gains))
+    return _followed(problem, gains, covariances, (problem.Q, problem.R), free, horizon, discount)
 
 
 def _improved(
@@ -298,16 +304,14 @@ def _followed(
     horizon: int | None,
     discount: float,
 ) -> QuadraticValues:
-    """Evaluate a policy, for given costs of states and actions and what each step brings besides."""
-    _check(1.0, horizon, discount)
-    gains, covariances = _policy(problem, gains, covariances, horizon)
+    """Evaluate a policy, for given costs of states and actions and what each step brings besides, in rows of time."""
     Q, R = costs
     moved = problem.A - problem.B @ gains
     curvature = Q + gains.mT @ R @ gains
 
     def constant(t: int, P: Tensor) -> Tensor:
         acted = (R + discount * problem.B.mT @ P @ problem.B) @ covariances[t]
-        return free.expand(len(gains))[t] - 0.5 * acted.trace() - 0.5 * discount * (P @ problem.W).trace()
+        return free[t] - 0.5 * acted.trace() - 0.5 * discount * (P @ problem.W).trace()
 
     if horizon is None:
         P = stein(discount**0.5 * moved[0], curvature[0])
@@ -343,14 +347,3 @@ def _policy(problem: LinearQuadratic, gains: Tensor, covariances: Tensor, horizo
             expected = f"{shape}{'' if timed is None else f' or {timed}'}"
             raise UsageError(f"{name} must have shape {expected}, found {tuple(given.shape)}")
     return gains.expand(horizon or 1, m, n), covariances.expand(horizon or 1, m, m)
-
-
-def _check(temperature: float, horizon: int | None, discount: float) -> None:
-    if not temperature > 0:
-        raise UsageError(f"temperature must be above 0, found {temperature}")
-    if not 0 <= discount <= 1:
-        raise UsageError(f"discount must be between 0 and 1, found {discount}")
-    if horizon is None and discount == 1:
-        raise UsageError("without a horizon, values of endless trajectories need a discount below 1")
-    if horizon is not None and horizon < 1:
-        raise UsageError(f"horizon must be at least 1, found {horizon}")

@@ -36,7 +36,7 @@ class SmoothedTrajectories(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Particles of a time step, before they are drawn anew: whence each of the next ones comes is in ``parents``."""
+    """Particles of a time step, before they are drawn anew: weights without what lies ahead, and whose the next are."""
 
     observation: Tensor
     action: Tensor
@@ -124,7 +124,7 @@ def particle_smoothing(
     """
     _check(horizon, temperature, num_particles, resample_below)
     s = start.expand(num_particles, *start.shape)
-    log_w = torch.zeros(s.shape[:2], device=s.device) if value is None else value(s)
+    log_w = ahead = _ahead(value, s)
     log_evidence, effective = torch.zeros_like(log_w[0]), []
     steps: list[Step] = []
     for t in range(horizon):
@@ -132,13 +132,11 @@ def particle_smoothing(
         log_w = log_w + log_ratio
         effective.append(_effective(log_w))
         parents, gained, kept = _resampled(log_w, effective[-1] < resample_below * num_particles)
-        steps.append(Step(s, a, log_w if value is None else log_w - value(s), parents))
-        s, a = _taken(s, parents), _taken(a, parents)
-        after, reward = imagine(world, s, a, log_w.shape)
-        log_evidence, log_w = log_evidence + gained, kept + reward / temperature
-        if value is not None:
-            log_w = log_w - value(s) + (value(after) if t + 1 < horizon else 0)
-        s = after
+        steps.append(Step(s, a, log_w - ahead, parents))
+        s, a, passed = (_taken(column, parents) for column in (s, a, ahead))
+        s, reward = imagine(world, s, a, log_w.shape)
+        ahead = _ahead(value if t + 1 < horizon else None, s)
+        log_evidence, log_w = log_evidence + gained, kept + reward / temperature + ahead - passed
     effective.append(_effective(log_w))
     log_evidence = log_evidence + _log_mean(log_w)
     chosen = _systematic(log_w)
@@ -152,6 +150,11 @@ def particle_smoothing(
     return SmoothedTrajectories(
         log_evidence, torch.stack([*observations, last]), torch.stack(actions), torch.stack(effective)
     )
+
+
+def _ahead(value: Callable[[Tensor], Tensor] | None, s: Tensor) -> Tensor:
+    """Look ahead; after the last step, and without a value, nothing is to be seen."""
+    return torch.zeros(s.shape[:2], device=s.device) if value is None else value(s)
 
 
 def _acted(prior: Choice, proposal: Choice | None, s: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
