@@ -130,12 +130,13 @@ class Planner(PyroModule):
             :math:`\sum_t r_t` and :math:`\sum_t \log p(a_t \mid s_t)`, means over futures, shape
             ``(num_samples, environments)``.
         """
-        futures = (self.num_futures, len(action))
-        s = observation.expand(*futures, *observation.shape)
-        returns = log_prior = torch.zeros(*futures, len(observation), dtype=action.dtype, device=action.device)
-        for a in action.expand(self.num_futures, *action.shape).unbind(2):
-            if prior is not None:
-                log_prior = log_prior + prior.distribution(s).log_prob(a)
+        tried = action.expand(self.num_futures, *action.shape).movedim(2, 0)
+        s = observation.expand(*tried.shape[1:3], *observation.shape)
+        returns, states = torch.zeros(tried.shape[1:-1], dtype=action.dtype, device=action.device), []
+        for a in tried:
+            states.append(s)
             s, reward = imagine(self.world, s, a, returns.shape)
             returns = returns + reward
-        return returns.mean(0), log_prior.mean(0)
+        if prior is None:
+            return returns.mean(0), torch.zeros_like(returns[0])
+        return returns.mean(0), prior.distribution(torch.stack(states)).log_prob(tried).sum(0).mean(0)
