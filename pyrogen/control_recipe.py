@@ -16,7 +16,7 @@ from pyrogen import catalogue
 from pyrogen.control_settings import ControlSettings, LearnsFrom, Pace, learned_from
 from pyrogen.data import Environment, Episode, GymnasiumEnvironment, Normalized, Replay, Rollouts
 from pyrogen.environment_spec import EnvironmentSpec
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference import Objective, Training, is_worth_compiling, train
 from pyrogen.parameters import owners
 from pyrogen.recipe import Named, Programs, read_settings, shell_command, versions
@@ -198,12 +198,24 @@ class ControlRecipe:
         )
 
     def decided(self, spec: EnvironmentSpec, programs: Programs) -> "ControlRecipe":
-        """Return the recipe with ``compile="auto"`` decided, once for the run and all that resume it."""
-        if self.training.compile != "auto":
-            return self
+        """Return the recipe with ``compile="auto"`` decided, once for the run and all that resume it.
+
+        Raises:
+            UsageError: where the objective does not go with the policy, or with actions of this kind.
+        """
+        example = self.example(spec)
         with rehearsal(), pyro.validation_enabled(False):  # nobody recorded the example
             objective = self.objective_of(spec, programs)
-            pays = is_worth_compiling(objective, *programs, self.example(spec), self.num_rounds)
+            try:
+                objective(*programs, **example)
+            except ProgramError as error:
+                first, *_ = str(error).splitlines()  # without the table of shapes that Pyro adds
+                raise UsageError(
+                    f"{self.objective.name} does not go with {self.model.name} in {self.env.name}: {first}"
+                ) from error
+            if self.training.compile != "auto":
+                return self
+            pays = is_worth_compiling(objective, *programs, example, self.num_rounds)
         return replace(self, training=replace(self.training, compile="on" if pays else "off"))
 
     def to_json(self, spec: EnvironmentSpec) -> dict[str, Any]:

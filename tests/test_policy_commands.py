@@ -1,0 +1,310 @@
+"""Policies from the command line: train, resume, evaluate, report, compare, and what is refused."""
+
+import json
+import random
+import re
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pyrogen import catalogue, fitting
+from pyrogen.cli import main
+from pyrogen.control_arguments import parse_training
+from pyrogen.control_recipe import ControlRecipe
+from pyrogen.control_settings import Pace, learned_from
+from pyrogen.data import GymnasiumEnvironment, Normalized
+from pyrogen.errors import ProgramError
+from pyrogen.inferencedata import read_netcdf
+from pyrogen.policy_comparison import pooled_returns
+from pyrogen.policy_evaluation import stage_of
+from pyrogen.policy_fit import PolicyFit
+from pyrogen.runs import Run
+
+TINY = ["--hidden", "[8]", "--critic-hidden", "[8]", "--evaluation-episodes", "2", "--device", "cpu"]
+OFTEN = ["--evaluate-every", "64", "--log-every", "16", "--compile", "off"]
+CARTPOLE = ["policy", "--env", "CartPole-v1", *TINY, *OFTEN, "--num-environments", "4", "--recording-steps", "8"]
+SCALED = ["--minibatches", "2", "--uses", "2", "--normalize-observations", "true", "--normalize-rewards", "true"]
+PPO = [*CARTPOLE, "--objective", "ppo", *SCALED, "--steps", "256"]
+SHORT = ["--env-settings", '{"max_episode_steps": 20}']
+SAC = ["policy", "--env", "Pendulum-v1", *SHORT, "--objective", "sac", *TINY, "--steps", "100", "--warmup", "60"]
+SAC += ["--compile", "off", "--batch-size", "8", "--evaluate-every", "10", "--log-every", "5"]
+
+
+def pyrogen(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def trained(folder: Path, *arguments: str) -> Path:
+    assert main(["train", *arguments, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("runs") / "ppo", *PPO)
+
+
+@pytest.fixture(scope="module")
+def of_boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("runs") / "sac", *SAC)
+
+
+def test_metrics_tell_how_it_went(run: Path) -> None:
+    rows = Run.open(run).metrics()
+    named = {name for row in rows for name in row}
+    assert {"environment_steps", "training_return", "training_length", "entropy", "kl_to_prior"} <= named
+    assert max(row.get("environment_steps", 0) for row in rows) == 256  # --steps are of the environments
+    scores = {row["step"]: row["validation_mean_return"] for row in rows if "validation_mean_return" in row}
+    assert len(scores) == 4
+    assert scores[Run.open(run).chosen()] == max(scores.values())
+    # With two choices and a uniform prior, entropy and divergence are log 2 together, in every state.
+    assert all(abs(row["entropy"] + row["kl_to_prior"] - 0.6931) < 1e-3 for row in rows if "entropy" in row)
+
+
+def test_steps_are_of_environments(of_boxes: Path) -> None:
+    """The warm-up counts, and each round of transitions takes one step."""
+    assert Run.open(of_boxes).metrics()[-1]["environment_steps"] == 100
+    assert Run.open(of_boxes).checkpoints()[-1] == 40
+    assert Pace(8, 16, 4, 0).num_rounds(1000) == 31  # and never more than were asked for
+
+
+def test_evaluation(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    words = ["evaluate", str(run), "--episodes", "5", "--deterministic", "true", "--json"]
+    code, out, _ = pyrogen(capsys, *words)
+    metrics = json.loads(out)["metrics"]
+    assert code == 0
+    drawn = {"mean_return", "iqm_return", "episode_length"}
+    assert set(metrics) == drawn | {"entropy", "kl_to_prior", "elbo"} | {f"{name}_deterministic" for name in drawn}
+    assert metrics["mean_return"]["unit"] == "reward"
+    assert metrics["mean_return"]["stderr"] > 0
+    low, high = metrics["iqm_return"]["interval"]
+    assert low <= metrics["iqm_return"]["value"] <= high
+    # CartPole gives one a step, and the temperature is one: an ELBO is what is left of the return, by divergences.
+    assert metrics["mean_return"]["value"] == metrics["episode_length"]["value"]
+    lost = metrics["kl_to_prior"]["value"] * metrics["episode_length"]["value"]
+    assert metrics["elbo"]["value"] == pytest.approx(metrics["mean_return"]["value"] - lost, rel=1e-4)
+    assert pyrogen(capsys, *words)[1] == out  # it is repeatable
+    code, out, _ = pyrogen(capsys, "evaluate", str(run), "--episodes", "2")
+    assert "95% interval" in out
+
+
+def test_evaluation_is_on_the_scale_of_training(run: Path) -> None:
+    """Observations are shifted and scaled as the policy is used to; the mutant, a new scale, is another."""
+    opened = Run.open(run)
+    recipe = ControlRecipe.from_json(opened.manifest)
+    stage = stage_of(opened, recipe, 2, 7)
+    saved = opened.restore(opened.chosen()).tree["training"]["feed"]["batches"]["recorder"]["environment"]
+    assert isinstance(stage, Normalized)
+    mean, squares = saved["observations"]["mean"], saved["observations"]["squares"]
+    raw = GymnasiumEnvironment("CartPole-v1", 2, 7).reset()
+    expected = (raw - mean) / (squares / saved["observations"]["count"]).sqrt()
+    assert torch.allclose(stage.reset(), expected.float(), atol=1e-5)
+    anew = Normalized(GymnasiumEnvironment("CartPole-v1", 2, 7)).reset()
+    assert not torch.allclose(expected, anew.double(), atol=0.1)
+    assert torch.equal(stage.step(torch.tensor([0, 1])).reward, torch.ones(2))  # and rewards are as they are
+
+
+def test_report(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    pyrogen(capsys, "evaluate", str(run), "--episodes", "5")
+    assert pyrogen(capsys, "report", str(run))[0] == 0
+    page = (run / "report.html").read_text()
+    assert not re.search(r"""(src|href|srcset)=["'](?!data:|#)""", page)
+    for text in ("iqm_return", "Learning curve", "Entropy and divergence", "pyrogen train policy", "An episode of"):
+        assert text in page
+    assert "Figures of 5 episodes" in page
+    pictures = {path.stem for path in run.glob("*.png")}
+    assert {"returns_curve", "divergence", "returns", "actions", "episode", "loss", "critic"} <= pictures
+    posterior = read_netcdf(run / "posterior.nc")
+    assert posterior["posterior"]["action"].dims == ("chain", "draw", "time", "environments")
+    assert posterior["constant_data"]["observation"].shape[2] == 4
+
+
+def test_what_cannot_be_drawn_is_said(
+    capsys: pytest.CaptureFixture[str], of_boxes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(self: Any) -> None:
+        raise RuntimeError("there is no screen")
+
+    monkeypatch.setattr(GymnasiumEnvironment, "render", nothing)
+    assert pyrogen(capsys, "report", str(of_boxes))[0] == 0
+    page = (of_boxes / "report.html").read_text()
+    assert "Pendulum-v1 could not be drawn: there is no screen." in page
+    assert "None yet: run `pyrogen evaluate" in page
+    assert (of_boxes / "actions.png").exists()
+
+
+class Killed(BaseException):
+    """What no handler takes, as a signal that kills."""
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Bit for bit: every metric, every parameter, every transition, every state of the last checkpoint."""
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    last = f"checkpoint-{Run.open(one).checkpoints()[-1]:08d}"
+    states = [(path / last / "state.safetensors").read_bytes() for path in (one, other)]
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("arguments", [PPO, SAC], ids=["recordings", "transitions"])
+def test_killed_and_resumed_is_the_same(
+    request: pytest.FixtureRequest, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninterrupted = request.getfixturevalue("run" if arguments is PPO else "of_boxes")
+    checkpoints = Run.open(uninterrupted).checkpoints()
+    step, log = random.Random().randrange(checkpoints[0] // 2 + 1, checkpoints[-1]), fitting.Driver._log
+
+    def killed(self: Any, now: Any, bar: Any) -> None:
+        if now.index >= step:
+            raise Killed
+        log(self, now, bar)
+
+    monkeypatch.setattr(fitting.Driver, "_log", killed)
+    with pytest.raises(Killed):
+        main(["train", *arguments, "--out", str(tmp_path / "killed")])
+    monkeypatch.setattr(fitting.Driver, "_log", log)
+    assert main(["resume", str(tmp_path / "killed")]) == 0
+    assert_same(uninterrupted, tmp_path / "killed")
+
+
+def test_an_interrupt_saves(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = fitting.Driver._log
+
+    def interrupted(self: Any, now: Any, bar: Any) -> None:
+        log(self, now, bar)
+        if now.index == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(fitting.Driver, "_log", interrupted)
+    code, _, err = pyrogen(capsys, "train", *PPO, "--log-every", "1", "--out", str(tmp_path / "stopped"))
+    monkeypatch.setattr(fitting.Driver, "_log", log)
+    assert code == 130
+    assert "pyrogen resume" in err
+    assert Run.open(tmp_path / "stopped").checkpoints()[-1] == 7
+    assert main(["resume", str(tmp_path / "stopped")]) == 0
+    assert Run.open(tmp_path / "stopped").checkpoints()[-1] == Run.open(run).checkpoints()[-1]
+
+
+def test_resuming_without_the_scale_differs(run: Path, tmp_path: Path) -> None:
+    """The mutant: where what observations were scaled by is forgotten, the same figures do not come again."""
+    shutil.copytree(run, out := tmp_path / "forgetful", symlinks=True)
+    opened = Run.open(out)
+    with opened.writing():
+        checkpoint = opened.restore(opened.checkpoints()[0])
+        opened.rewind(checkpoint)
+        checkpoint.tree["training"]["feed"]["batches"]["recorder"]["environment"]["observations"]["mean"] *= 0
+        opened.save(checkpoint.step, checkpoint.tree)
+    assert main(["resume", str(out)]) == 0
+    with pytest.raises(AssertionError):
+        assert_same(run, out)
+
+
+def test_another_environment_is_refused(run: Path) -> None:
+    manifest = Run.open(run).manifest
+    other = manifest | {"spec": manifest["spec"] | {"num_actions": 3}}
+    with pytest.raises(ProgramError, match="is not the environment that the run was fitted in"):
+        PolicyFit.resumed(ControlRecipe.from_json(manifest), other)
+
+
+def test_the_command_makes_the_run_again(run: Path) -> None:
+    recipe = ControlRecipe.from_json(Run.open(run).manifest)
+    words = shlex.split(recipe.command(Path("again")))
+    assert words[:3] == ["pyrogen", "train", "policy"]
+    assert parse_training(words[2:])[0] == recipe
+    tilted = ["policy", "--env", "Pendulum-v1", "--objective", "sac", "--env-settings", '{"g": 5.0}']
+    recipe = parse_training(tilted)[0]
+    assert recipe.env.settings == {"g": 5.0}
+    assert parse_training(shlex.split(recipe.command(Path("again")))[2:])[0] == recipe
+
+
+def test_compare(capsys: pytest.CaptureFixture[str], run: Path, of_boxes: Path, tmp_path: Path) -> None:
+    """Runs that differ in their seed alone are put together, and others are not."""
+    shutil.copytree(run, again := tmp_path / "again", symlinks=True)
+    folders = [str(run), str(again), str(of_boxes)]
+    for folder in folders:
+        pyrogen(capsys, "evaluate", folder, "--episodes", "4")
+    page = tmp_path / "compare.html"
+    code, out, _ = pyrogen(capsys, "compare", *folders[:2], "--out", str(page), "--json")
+    [table] = json.loads(out)["rankings"]
+    assert code == 0
+    [group] = table["groups"]
+    assert len(group["runs"]) == 2
+    assert group["low"] <= group["value"] <= group["high"]
+    assert "Learning curves" in page.read_text()
+    code, _, err = pyrogen(capsys, "compare", str(run), str(of_boxes))
+    assert code == 2
+    assert "fitted to different data" in err
+
+
+class Made:
+    def __init__(self, seed: int, steps: int) -> None:
+        named = {"name": "x", "settings": {}}
+        self.manifest = {"model": named, "objective": named, "env": named, "training": {"steps": steps}, "seed": seed}
+
+
+def test_seeds_are_pooled() -> None:
+    runs: Any = {"a": Made(0, 10), "b": Made(1, 10), "c": Made(0, 99)}
+    found = pooled_returns(runs, {"a": [0.0, 2.0], "b": [5.0, 5.0], "c": [9.0, 9.0, 9.0]})
+    assert found.runs == {"a": ["a", "b"], "c": ["c"]}
+    assert found.intervals["a"][:3] == (3.0, 1.0, 5.0)  # of the runs' means, 1 and 5
+    assert found.intervals["c"][:3] == (9.0, 9.0, 9.0)
+    assert [row[0] for row in found.rows()] == ["c", "a, b"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["policy"], "Give --env ID"),
+        (["policy", "--env", "CartPole-v1", "--data", "digits"], "learns in an environment, and not from --data"),
+        (["vae", "--env", "CartPole-v1"], "--env names an environment, and vae learns from data"),
+        (["policy", "--env", "CartPole-v1", "--objective", "elbo"], "elbo learns from data, and policy acts"),
+        (["vae", "--objective", "sac"], "sac learns from what a policy does, and vae learns from data"),
+        (["policy", "--env", "CartPole-v9"], "did you mean CartPole-v1"),
+        (["policy", "--env", "Pendulum-v1", "--objective", "soft-q"], "soft-q does not go with policy in Pendulum-v1"),
+        (["policy", "--env", "CartPole-v1", "--objective", "saac"], "did you mean sac"),
+        (["policy", "--env", "CartPole-v1", "--stepz", "3"], "steps"),
+        (["policy", "--env", "CartPole-v1", "--steps", "0"], "steps must be at least 1"),
+        (["policy", "--env", "Pendulum-v1", "--objective", "sac", "--steps", "900"], "before the warm-up"),
+        (["policy", "--env", "CartPole-v1", "--activation", "step"], "activation"),
+        (["policy", "--env", "CartPole-v1", "--temperature", "0"], "temperature must be above 0"),
+        (["policy", "--env", "CartPole-v1", "--env-settings", '{"gravitas": 1}'], "gravitas"),
+    ],
+)
+def test_usage_errors(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], says: str) -> None:
+    code, out, err = pyrogen(capsys, "train", *words, "--out", str(tmp_path / "run"))
+    said = [line for line in err.splitlines() if line.startswith("pyrogen: ")]
+    assert (code, out) == (2, "")
+    assert len(said) == 1
+    assert says in said[0]
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_gymnasium(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    code, _, err = pyrogen(capsys, "train", *PPO, "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "pip install 'pyrogen-ppl[rl]'" in err
+
+
+@pytest.mark.parametrize("command", ["sample", "complete"])
+def test_policies_draw_no_data(capsys: pytest.CaptureFixture[str], run: Path, command: str) -> None:
+    code, _, err = pyrogen(capsys, command, str(run))
+    assert code == 2
+    assert "this run holds a policy" in err
+
+
+def test_objectives_say_what_they_learn_from() -> None:
+    kinds = {name: learned_from(catalogue.find("objective", name)) for name in catalogue.names("objective")}
+    assert kinds["elbo"] is None
+    assert kinds["kl-control"] == kinds["ppo"] == "recordings"
+    assert kinds["sac"] == kinds["soft-q"] == "transitions"
