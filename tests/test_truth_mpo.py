@@ -22,10 +22,9 @@ from pyrogen.models import (
     OptimalTrajectories,
     Policy,
     TanhNormalPolicy,
-    UniformBox,
     UniformChoice,
 )
-from pyrogen.nn import MLP, ActionValues
+from pyrogen.nn import ActionValues
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -347,7 +346,7 @@ def test_a_constraint_holds_in_the_mean():
     locs, scales = fit_of_bandit(lambda a: 30 * a, 300, policy, epsilon_policy=0.005)
     assert (scales == 1).all()
     divergences = (locs[1:] - locs[:-1]).square() / 2
-    print(divergences[35:].mean(), divergences[20:])
+    assert (divergences[:5] > 0.02).all()  # before the multiplier has found its value
     assert divergences[35:].mean().item() == pytest.approx(0.005, rel=0.2)
 
 
@@ -390,7 +389,7 @@ def test_divergence_of_choices():
     assert fit_of(draws, new).divergences.item() == pytest.approx(truth, abs=4.5 * off)
 
 
-# As other objectives: renewed on time, captured, and refused where they do not fit
+# Copies that are renewed on time, and what does not fit
 
 
 def test_copies_are_renewed_on_time():
@@ -410,26 +409,6 @@ def test_copies_are_renewed_on_time():
     assert not torch.equal(copies[1], copies[2])
     assert torch.equal(copies[2], policies[2])
     assert torch.equal(copies[3], copies[2])
-
-
-def test_captured():
-    """A whole round of steps, recorded as graphs, does what it does without."""
-    found = []
-    for how in (False, "capture"):
-        pyro.clear_param_store()
-        pyro.set_rng_seed(0)
-        policy = TanhNormalPolicy(MLP(4, 4, (8,)))
-        objective = MPO(ActionValues((4,), num_action_dims=2, hidden=(8,)), policy, num_draws=3, period=2)
-        flag = torch.zeros(1, 5, dtype=torch.bool)
-        columns = {"observation": torch.randn(1, 5, 4), "next_observation": torch.randn(1, 5, 4), "truncated": flag}
-        columns |= {"action": torch.rand(1, 5, 2) - 0.5, "reward": torch.randn(1, 5), "terminated": flag}
-        training = train(objective, OptimalTrajectories(UniformBox(2)), policy, [columns],
-                         partial(torch.optim.Adam, lr=0.01), partial(torch.optim.Adam, lr=0.01), num_steps=5,
-                         compile=how)  # fmt: skip
-        losses = [part for step in training for part in (step.loss, step.critic_loss)]
-        found.append([*losses, *policy.state_dict().values(), *objective.state_dict().values()])
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_a_prior_that_is_the_policy():
