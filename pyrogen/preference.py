@@ -9,7 +9,7 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 class Preference(NamedTuple):
-    """What an objective's entry wants of a model's and of data's settings, or a model's of data's and of training's.
+    """What an objective's entry wants of settings of a model, of data and of training, or a model's of the latter two.
 
     Attributes:
         settings: values by setting.

@@ -226,6 +226,16 @@ def test_the_command_makes_the_run_again(run: Path) -> None:
     assert parse_training(shlex.split(recipe.command(Path("again")))[2:])[0] == recipe
 
 
+def test_objectives_have_their_usual_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    """What an objective prefers of training is said, and yields to what is set."""
+    recipe, options = parse_training(["policy", "--env", "CartPole-v1"])
+    assert recipe.objective.name == "kl-control"
+    assert (recipe.training.recording_steps, recipe.training.learning_rate) == (16, 0.003)
+    assert "learns from each recording once: chose --recording_steps 16" in options["note"]
+    recipe, _ = parse_training(["policy", "--env", "CartPole-v1", "--objective", "ppo", "--uses", "3"])
+    assert (recipe.training.uses, recipe.training.minibatches) == (3, 4)
+
+
 def test_compare(capsys: pytest.CaptureFixture[str], run: Path, of_boxes: Path, tmp_path: Path) -> None:
     """Runs that differ in their seed alone are put together, and others are not."""
     shutil.copytree(run, again := tmp_path / "again", symlinks=True)

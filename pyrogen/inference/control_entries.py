@@ -9,11 +9,13 @@ from pyrogen.inference.control import KLControl
 from pyrogen.inference.ppo import PPO
 from pyrogen.nn import StateValues
 from pyrogen.parameters import owners
+from pyrogen.preference import Preference
 from pyrogen.sites import Program
 
 __all__ = ["kl_control", "ppo"]
 
 
+@Preference({"recording_steps": 16, "learning_rate": 0.003}, "learns from each recording once").of
 def kl_control(
     model: Program,
     guide: Program | None,
@@ -36,6 +38,9 @@ def kl_control(
     return KLControl(critic, discount=discount, decay=decay, analytic_kl=analytic_kl)
 
 
+@Preference(
+    {"recording_steps": 32, "uses": 10, "minibatches": 4}, "learns from each recording within a trust region"
+).of
 def ppo(
     model: Program,
     guide: Program | None,
