@@ -235,7 +235,7 @@ class FollowsTheGradient(SAC):
 
     def critic_loss(self, model, guide, *args, **kwargs):
         found, following = (read(model, guide, kwargs) for read in (sac.choices, sac.next_choices))
-        V, _ = self._soft_values(following, self.critic, kwargs["next_observation"])
+        V = self._soft_values(following, self.critic, kwargs["next_observation"])
         y = found.optimality + self.discount * torch.where(kwargs["terminated"], 0.0, V)
         return 0.5 * (self.critic(kwargs["observation"], kwargs["action"]) - y).square().sum(0).mean()
 
@@ -345,7 +345,7 @@ class OtherMultiplier(SAC):
 
     def critic_loss(self, model, guide, *args, **kwargs):
         found = sac.choices(model, guide, kwargs)
-        divergence = self._soft_values(found, self.critic, kwargs["observation"])[1].mean().detach()
+        divergence = self._acted(found)[1].mean().detach()
         return 2 * self.log_beta.exp() * (divergence - self.target_divergence) + super().critic_loss(
             model, guide, *args, **kwargs
         )

@@ -12,6 +12,7 @@ from pyrogen.inference.lagging import follow, frozen
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.transitions import (
     Choices,
+    Draws,
     action_values,
     check_settings,
     choices,
@@ -111,8 +112,7 @@ class SAC(Objective):
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the mean over transitions of the policy's negative soft value, in nats."""
         found = choices(model, or_nothing(guide), kwargs)
-        values, _ = self._soft_values(found, self.critic, kwargs["observation"])
-        return -values.mean()
+        return -self._soft_values(found, self.critic, kwargs["observation"]).mean()
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         r"""Return the critics' mean squared soft Bellman error, in nats squared, and the term of :math:`\beta`."""
@@ -129,8 +129,9 @@ class SAC(Objective):
         if self.log_beta is None or self.target_divergence is None:
             return loss
         with torch.no_grad():
-            _, divergences = self._soft_values(found, self.critic, kwargs["observation"])
-        return loss + self.log_beta.exp() * (self.target_divergence - divergences.mean())
+            draws, divergences = self._acted(found)
+            divergence = (draws.log_weights.exp() * divergences).sum(0).mean()
+        return loss + self.log_beta.exp() * (self.target_divergence - divergence)
 
     def after_step(self, player: Player) -> None:
         """Let the target networks follow the critics."""
@@ -144,22 +145,25 @@ class SAC(Objective):
         return f"discount={self.discount}, rate={self.rate}, target_divergence={self.target_divergence}"
 
     def _targets(self, found: Choices, following: Choices, columns: Mapping[str, Tensor]) -> Tensor:
-        values, _ = self._soft_values(following, self.target, columns["next_observation"])
+        values = self._soft_values(following, self.target, columns["next_observation"])
         return td_targets(columns, found.optimality, values, self.discount)
 
-    def _soft_values(self, found: Choices, critic: nn.Module, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Return soft values, and divergences from the prior, in nats, shape ``(1, batch)`` each."""
+    def _soft_values(self, found: Choices, critic: nn.Module, observation: Tensor) -> Tensor:
+        """Return soft values in nats, shape ``(1, batch)``."""
+        draws, divergences = self._acted(found)
+        Q = self._least(action_values(critic, observation, draws))
+        return (draws.log_weights.exp() * (Q - self.beta * divergences)).sum(0)
+
+    def _acted(self, found: Choices) -> tuple[Draws, Tensor]:
+        r"""Return actions of the policy, and :math:`\log q - \log p` of each in nats, shape ``(n, 1, batch)``."""
         if not (found.policy.has_rsample or isinstance(found.policy, dist.Categorical)):
             raise ProgramError(
                 f"the guide draws site 'action' from {type(unwrapped(found.policy)).__name__}, which has no rsample, "
                 f"so that no gradient comes through the critics: choose a TanhNormal or a Categorical, or learn by MPO"
             )
         draws = drawn(found.policy, 1)
-        is_taken = draws.log_weights > -torch.inf  # what is never chosen may have no value, and no divergence
-        divergences = torch.where(is_taken, draws.log_prob - found.prior.log_prob(draws.actions), 0.0)
-        Q = self._least(action_values(critic, observation, draws))
-        weights = draws.log_weights.exp()
-        return (weights * (Q - self.beta * divergences)).sum(0), (weights * divergences).sum(0)
+        is_taken = draws.log_weights > -torch.inf  # what is never chosen counts nothing, however far it diverges
+        return draws, torch.where(is_taken, draws.log_prob - found.prior.log_prob(draws.actions), 0.0)
 
     @staticmethod
     def _least(values: Tensor) -> Tensor:
