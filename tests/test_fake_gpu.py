@@ -32,9 +32,11 @@ from pyrogen.inference import (
     IWAE,
     MMD,
     MMDGAN,
+    MPO,
     PPO,
     R1,
     SAC,
+    VIREL,
     WGAN,
     Annealing,
     BetaTCVAE,
@@ -557,7 +559,24 @@ def replayed_values():
     return SoftQ(policy.network), policy.prior, policy
 
 
-@pytest.mark.parametrize("make", [replayed_choices, replayed_box, partial(replayed_box, smooth=True), replayed_values])
+def replayed_by_mpo(programs):
+    objective, prior, policy = programs()
+    return MPO(objective.critic, policy), prior, policy
+
+
+def replayed_by_virel(programs):
+    objective, *rest = programs()
+    return VIREL(objective.critic), *rest
+
+
+REPLAYED = [
+    replayed_choices, replayed_box, partial(replayed_box, smooth=True), replayed_values,
+    partial(replayed_by_mpo, replayed_choices), partial(replayed_by_mpo, replayed_box),
+    partial(replayed_by_virel, replayed_choices), partial(replayed_by_virel, replayed_box),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", REPLAYED)
 def test_replayed_transitions_stay_on_the_device(make):
     """Both players' losses and gradients, and target networks; acting by noise that is kept as well."""
     with unset_fake_temporarily():  # a target network is a copy, and what has no values cannot be copied
@@ -569,13 +588,15 @@ def test_replayed_transitions_stay_on_the_device(make):
     columns |= {"action": action, "terminated": flags, "truncated": flags}
     model = OptimalTrajectories(prior, temperature=0.1)
     losses = [(objective, policy)]
-    if isinstance(objective, SAC):
+    if not isinstance(objective, SoftQ):
         losses.append((objective.critic_loss, objective.critic))
     for loss_of, module in losses:
         loss = loss_of(model, policy, **columns)
         assert loss.device.type == DEVICE
         loss.backward(inputs=list(module.parameters()))
     objective.after_step("critic")
+    objective.after_step("programs")
+    assert all(figure.device.type == DEVICE for figure in objective.monitored().values())
     if isinstance(policy, StateDependentExploration):
         assert policy.act(data(1, 4)).device.type == DEVICE
 
