@@ -168,10 +168,12 @@ def program_parameters(programs: Iterable[Any], run: Callable[[], Tensor]) -> tu
         p.requires_grad_(False)  # Pyro's store turns gradients on for whatever it is shown
     _refuse_adopted(programs, stored, set(before))
     named: dict[str, Tensor] = {}
-    for owner, module in owners(*programs).items():
-        named.update((f"{owner}.{key}", parameter) for key, parameter in module.named_parameters())
+    held: set[int] = set()
+    for owner, module in owners(*programs).items():  # of which one may be a part of another
+        own = [(key, p) for key, p in module.named_parameters() if id(p) not in held]
+        named.update((f"{owner}.{key}", p) for key, p in own)
+        held.update(id(p) for _, p in own)
     reached = {id(leaf) for leaf in leaves(loss)}
-    held = {id(p) for p in named.values()}
     for name, site in capture.trace.nodes.items():
         if site["type"] != "param" or not isinstance(site["value"], Tensor):
             continue

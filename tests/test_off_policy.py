@@ -62,6 +62,12 @@ def mpo(programs, **settings):
     return MPO(objective.critic, policy, num_draws=3, period=2, **settings), model, policy, columns
 
 
+def own_prior():
+    """A policy that is its own prior."""
+    objective, _, policy, columns = in_a_box()
+    return objective, OptimalTrajectories(policy, 0.5), policy, columns
+
+
 def virel(programs, **settings):
     objective, *rest = programs()
     return VIREL(objective.critic, **settings), *rest
@@ -86,6 +92,7 @@ ROWS = {
     "mpo, choices": partial(mpo, of_choices),
     "mpo, whole numbers": partial(mpo, partial(of_choices, counted=True)),
     "mpo, learned prior": partial(mpo, partial(of_choices, learned=True)),
+    "mpo, own prior": partial(mpo, own_prior),
     "virel": partial(virel, in_a_box, num_draws=2),
     "virel, choices": partial(virel, of_choices),
     "virel, learned prior": partial(virel, partial(of_choices, learned=True)),
@@ -136,6 +143,17 @@ def test_capture(name, compile):
     close = {"atol": 1e-4, "rtol": 1e-4} if compile is True else {}  # another order of the same sums
     torch.testing.assert_close(captured, eager, **close)
     torch.testing.assert_close(as_well, after, **close)
+
+
+def test_a_policy_that_is_its_own_prior():
+    """Its parameters are held once, and move."""
+    pyro.clear_param_store()
+    objective, model, policy, columns = mpo(own_prior)
+    before = copy.deepcopy(policy)
+    training = train(objective, model, policy, [columns], ADAM, ADAM)
+    next(training)
+    assert [id(p) for p in training.parameters.values()] == [id(p) for p in policy.parameters()]
+    assert all(not torch.equal(*pair) for pair in zip(before.parameters(), policy.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("make", [in_a_box, of_values, *(ROWS[name] for name in ("mpo", "virel"))])
