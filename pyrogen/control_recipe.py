@@ -98,11 +98,20 @@ class ControlRecipe:
         return GymnasiumEnvironment(self.env.name, num_environments, seed, **self.env.settings)
 
     def environment(self) -> World:
-        """Make the environment that the policy learns in, by the seed."""
+        """Make the environment that the policy learns in, by the seed.
+
+        Raises:
+            UsageError: where there is none, or transitions were to be normalised.
+        """
         settings, copies = self.training, self.copies(self.pace.num_environments, self.seed)
         observations, rewards = settings.normalize_observations, settings.normalize_rewards
         if not (observations or rewards):
             return copies
+        if self.learns_from == "transitions":
+            raise UsageError(
+                f"{self.objective.name} learns from transitions that are kept, and those of long ago would be on "
+                f"another scale: leave --normalize-observations and --normalize-rewards out"
+            )
         return Normalized(copies, observations, rewards, self.objective.settings.get("discount", 0.99))
 
     def command(self, out: Path) -> str:

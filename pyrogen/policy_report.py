@@ -1,6 +1,8 @@
 """What a report shows of a policy: how it learned, what it gets, how it acts, and an episode."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -43,7 +45,7 @@ def policy_content(run: Run) -> Content:
     shown += [exhibit for exhibit in loss_curves(metrics) if exhibit.name != "validation"]  # a return, shown above
     lead = f"{recipe.model.name} fitted by {recipe.objective.name} in {recipe.env.name}."
     trained = max((row["environment_steps"] for row in metrics if row.get("environment_steps")), default=0)
-    lead += f" {trained:,} environment steps;"
+    lead += f" {trained:,} environment steps in {run.checkpoints()[-1]:,} rounds."
     further = [] if strip else [Table("An episode", (), (), note)]
     return Content(lead, recipe.command(run.path), _figures(run), shown, further)
 
@@ -107,7 +109,7 @@ def _episode(run: Run, recipe: ControlRecipe, programs: Programs) -> tuple[list[
     try:
         stage = stage_of(run, drawn, 1, EVALUATION_SEED)
         copies: Any = getattr(stage, "environment", stage)
-        with rehearsal(), evaluating(*programs):
+        with _headless(), rehearsal(), evaluating(*programs):
             pyro.set_rng_seed(0)
             found = play(stage, or_nothing(programs.guide), 1, watch=lambda: frames.append(_small(copies.render()[0])))
     except Exception as error:  # whatever an environment's own drawing raises, and what it needs that is not there
@@ -121,6 +123,18 @@ def _episode(run: Run, recipe: ControlRecipe, programs: Programs) -> tuple[list[
         f"{', '.join(str(i + 1) for i in chosen)}."
     )
     return [Exhibit("episode", "An episode", caption, pictures.image_grid(images, spec, 4, 1))], ""
+
+
+@contextmanager
+def _headless() -> Iterator[None]:
+    """Let SDL, which draws many environments, do without a screen, unless it was told of one."""
+    was = os.environ.get("SDL_VIDEODRIVER")
+    os.environ["SDL_VIDEODRIVER"] = was or "dummy"
+    try:
+        yield
+    finally:
+        if was is None:
+            del os.environ["SDL_VIDEODRIVER"]
 
 
 def _small(frame: np.ndarray) -> np.ndarray:

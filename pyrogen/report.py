@@ -72,10 +72,9 @@ def write_report(
             f"{run.path} was made by programs of its own: give them, as pyrogen.write_report(run, model, guide, *data)"
         )
     tables = [content.figures, *content.further, Table("Settings", (), _settings(run.manifest))]
-    lead = f"{content.lead} {run.checkpoints()[-1]:,} steps."
     for exhibit in content.exhibits:
         write_file(run.path / f"{exhibit.name}.png", exhibit.drawing.light)
-    page = render(run.path.resolve().name, lead, tables, content.exhibits, content.command)
+    page = render(run.path.resolve().name, content.lead, tables, content.exhibits, content.command)
     write_file(run.path / "report.html", page)
     return run.path / "report.html"
 
@@ -104,7 +103,9 @@ def _of_recipe(run: Run) -> Content:
         data = to_arviz(run, num_samples=50 if isinstance(dataset, Corpus) else 200)
         write_netcdf(data, run.path / "posterior.nc")
         shown += _trust(data)
-    lead = f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}."
+    lead = (
+        f"{recipe.model.name} fitted by {recipe.objective.name}. {dataset.describe()}. {run.checkpoints()[-1]:,} steps."
+    )
     shown = loss_curves(run.metrics(), "nats per datum" if objective.sums_over_data else "loss") + shown
     return Content(lead, recipe.command(run.path), _figures(run), shown, further)
 
@@ -119,7 +120,8 @@ def _of_programs(run: Run, model: Program, guide: Program | None, args: Any, kwa
     data = to_arviz(load(run, model, guide), *args, **kwargs)
     write_netcdf(data, run.path / "posterior.nc")
     shown = [*loss_curves(run.metrics()), *_intervals(data), *_trust(data)]
-    return Content("The user's own programs.", "", _posterior(data), shown, [])
+    lead = f"The user's own programs. {run.checkpoints()[-1]:,} steps."
+    return Content(lead, "", _posterior(data), shown, [])
 
 
 def _figures(run: Run) -> Table:

@@ -120,6 +120,7 @@ def test_report(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     for text in ("iqm_return", "Learning curve", "Entropy and divergence", "pyrogen train policy", "An episode of"):
         assert text in page
     assert "Figures of 5 episodes" in page
+    assert "256 environment steps in 32 rounds." in page
     pictures = {path.stem for path in run.glob("*.png")}
     assert {"returns_curve", "divergence", "returns", "actions", "episode", "loss", "critic"} <= pictures
     posterior = read_netcdf(run / "posterior.nc")
@@ -284,6 +285,7 @@ def test_seeds_are_pooled() -> None:
         (["policy", "--env", "CartPole-v1", "--stepz", "3"], "steps"),
         (["policy", "--env", "CartPole-v1", "--steps", "0"], "steps must be at least 1"),
         (["policy", "--env", "Pendulum-v1", "--objective", "sac", "--steps", "900"], "before the warm-up"),
+        ([*SAC, "--normalize-observations", "true"], "those of long ago would be on another scale"),
         (["policy", "--env", "CartPole-v1", "--activation", "step"], "activation"),
         (["policy", "--env", "CartPole-v1", "--temperature", "0"], "temperature must be above 0"),
         (["policy", "--env", "CartPole-v1", "--env-settings", '{"gravitas": 1}'], "gravitas"),
