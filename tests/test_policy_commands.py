@@ -227,6 +227,14 @@ def test_the_command_makes_the_run_again(run: Path) -> None:
     assert parse_training(shlex.split(recipe.command(Path("again")))[2:])[0] == recipe
 
 
+def test_a_file_of_settings(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("model: policy\nenv: Pendulum-v1\nobjective: sac\nenv_settings: {g: 5.0}\nhidden: [8]\nuses: 2\n")
+    recipe, _ = parse_training(["--config", str(file), "--uses", "3"])
+    assert (recipe.env.name, recipe.env.settings, recipe.objective.name) == ("Pendulum-v1", {"g": 5.0}, "sac")
+    assert (recipe.model.settings["hidden"], recipe.training.uses) == ([8], 3)
+
+
 def test_objectives_have_their_usual_pace(capsys: pytest.CaptureFixture[str]) -> None:
     """What an objective prefers of training is said, and yields to what is set."""
     recipe, options = parse_training(["policy", "--env", "CartPole-v1"])
