@@ -114,6 +114,8 @@ def fit(
         driver = Driver(training, run, looks, evaluate_every, log_every, patience, per_datum, strict, track)
         if resume and run.checkpoints():
             driver.restore()
+        elif resume:
+            run.rewind(None)  # what was killed before its first checkpoint left metrics that will be logged again
         total = training.num_steps
         with tqdm(total=total, initial=driver.saved, disable=not show_progress, unit=unit) as bar:
             return driver.drive(stop, bar)._replace(unit=unit)

@@ -249,13 +249,18 @@ class Run:
                 warnings.warn(f"left aside a damaged checkpoint, looking for an older one: {error}", stacklevel=2)
         raise CorruptCheckpointError(f"{self.path}: all checkpoints, {steps}, are damaged. Restore one from a copy.")
 
-    def rewind(self, checkpoint: Checkpoint) -> None:
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Return to the moment of a checkpoint: later metrics, later checkpoints and a later best are removed.
+
+        Without one, that is the beginning.
 
         Raises:
             CorruptCheckpointError: if the metrics up to the checkpoint are not the ones that were logged.
         """
         self._check_writing("rewind")
+        if checkpoint is None:
+            self._truncate_metrics(0)
+            return
         expected, data = checkpoint.meta["metrics"], self._metrics_so_far()
         size = expected["bytes"]
         if len(data) < size or storage.sha256(data[:size]) != expected["sha256"]:

@@ -33,6 +33,7 @@ SCALED = ["--minibatches", "2", "--uses", "2", "--normalize-observations", "true
 PPO = [*CARTPOLE, "--objective", "ppo", *SCALED, "--steps", "256"]
 SHORT = ["--env-settings", '{"max_episode_steps": 20}']
 SAC = ["policy", "--env", "Pendulum-v1", *SHORT, "--objective", "sac", *TINY, "--steps", "100", "--warmup", "60"]
+SAC += ["--exploration", "state-dependent", "--noise-steps", "7"]
 SAC += ["--compile", "off", "--batch-size", "8", "--evaluate-every", "10", "--log-every", "5"]
 
 
@@ -159,8 +160,7 @@ def test_killed_and_resumed_is_the_same(
     request: pytest.FixtureRequest, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uninterrupted = request.getfixturevalue("run" if arguments is PPO else "of_boxes")
-    checkpoints = Run.open(uninterrupted).checkpoints()
-    step, log = random.Random().randrange(checkpoints[0] // 2 + 1, checkpoints[-1]), fitting.Driver._log
+    step, log = random.Random().randrange(3, Run.open(uninterrupted).checkpoints()[-1]), fitting.Driver._log
 
     def killed(self: Any, now: Any, bar: Any) -> None:
         if now.index >= step:
@@ -173,6 +173,22 @@ def test_killed_and_resumed_is_the_same(
     monkeypatch.setattr(fitting.Driver, "_log", log)
     assert main(["resume", str(tmp_path / "killed")]) == 0
     assert_same(uninterrupted, tmp_path / "killed")
+
+
+def test_killed_before_the_first_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was logged by then is not there twice."""
+    save = fitting.Driver._save
+
+    def killed(self: Any, is_best: bool) -> None:
+        raise Killed
+
+    monkeypatch.setattr(fitting.Driver, "_save", killed)
+    with pytest.raises(Killed):
+        main(["train", *PPO, "--out", str(tmp_path / "killed")])
+    monkeypatch.setattr(fitting.Driver, "_save", save)
+    assert Run.open(tmp_path / "killed").metrics()
+    assert main(["resume", str(tmp_path / "killed")]) == 0
+    assert_same(run, tmp_path / "killed")
 
 
 def test_an_interrupt_saves(
@@ -295,6 +311,7 @@ def test_seeds_are_pooled() -> None:
         (["policy", "--env", "Pendulum-v1", "--objective", "sac", "--steps", "900"], "before the warm-up"),
         ([*SAC, "--normalize-observations", "true"], "those of long ago would be on another scale"),
         (["policy", "--env", "CartPole-v1", "--activation", "step"], "activation"),
+        (["policy", "--env", "CartPole-v1", "--exploration", "state-dependent"], "is of actions in a box"),
         (["policy", "--env", "CartPole-v1", "--temperature", "0"], "temperature must be above 0"),
         (["policy", "--env", "CartPole-v1", "--env-settings", '{"gravitas": 1}'], "gravitas"),
     ],

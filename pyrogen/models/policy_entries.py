@@ -17,6 +17,7 @@ from pyrogen.models.policy import (
     UniformBox,
     UniformChoice,
 )
+from pyrogen.models.state_dependent_exploration import StateDependentExploration
 from pyrogen.nn import MLP, check_widths
 from pyrogen.preference import usual
 
@@ -35,6 +36,9 @@ def policy(
     hidden: Sequence[int] = (64, 64),
     activation: Literal["tanh", "relu", "silu"] = "tanh",
     temperature: float = 1.0,
+    exploration: Literal["independent", "state-dependent"] = "independent",
+    noise_steps: int = 64,
+    copies: int = 1,
 ) -> tuple[OptimalTrajectories, Policy]:
     """Make optimal trajectories of a uniform prior, and a policy that is a network: a choice, or a squashed normal.
 
@@ -43,6 +47,9 @@ def policy(
         hidden: widths of the hidden layers.
         activation: tanh, relu or silu.
         temperature: of the factor of rewards, in their unit; a higher one keeps the policy nearer to the prior.
+        exploration: independent noise in each step, or state-dependent noise that is kept for some, in a box.
+        noise_steps: for how many steps it is kept.
+        copies: of the environment that are acted in, each with a noise of its own to keep.
 
     Returns:
         The model and the policy, which is its guide.
@@ -58,8 +65,11 @@ def policy(
     check_widths(hidden=hidden)
     if activation not in ACTIVATIONS:
         raise UsageError(f"unknown activation {activation!r}: choose from {', '.join(ACTIVATIONS)}")
+    if exploration == "state-dependent":
+        kept = _exploring(spec, hidden, ACTIVATIONS[activation], copies, noise_steps)
+        return OptimalTrajectories(UniformBox(spec.num_action_dims or 1), temperature), kept
     num_outputs = spec.num_actions or 2 * (spec.num_action_dims or 0)
-    network = _network(spec, num_outputs, hidden, ACTIVATIONS[activation])
+    network = _even(_network(spec, num_outputs, hidden, ACTIVATIONS[activation]))
     if spec.num_action_dims is None:
         return OptimalTrajectories(UniformChoice(num_outputs), temperature), CategoricalPolicy(network)
     return OptimalTrajectories(UniformBox(spec.num_action_dims), temperature), TanhNormalPolicy(network)
@@ -71,14 +81,27 @@ def _network(
     """Make a network of observations; whole numbers choose a row of the first layer."""
     if spec.num_observations is not None:
         if not hidden:
-            return _even(nn.Embedding(spec.num_observations, num_outputs))
+            return nn.Embedding(spec.num_observations, num_outputs)
         table = nn.Embedding(spec.num_observations, hidden[0])
-        return nn.Sequential(table, activation(), _even(MLP(hidden[0], num_outputs, hidden[1:], activation)))
+        return nn.Sequential(table, activation(), MLP(hidden[0], num_outputs, hidden[1:], activation))
     if not spec.observation_shape:
         raise UsageError(f"{spec.name} has observations of no dimension: make them vectors of one number")
-    network = _even(MLP(prod(spec.observation_shape), num_outputs, hidden, activation))
+    network = MLP(prod(spec.observation_shape), num_outputs, hidden, activation)
     dims = len(spec.observation_shape)
     return network if dims == 1 else nn.Sequential(nn.Flatten(-dims), network)
+
+
+def _exploring(
+    spec: EnvironmentSpec, hidden: Sequence[int], activation: Callable[[], nn.Module], copies: int, num_steps: int
+) -> StateDependentExploration:
+    """Make a policy whose noise is linear in the last hidden layer."""
+    if spec.num_action_dims is None or not hidden:
+        raise UsageError(
+            "state-dependent exploration is of actions in a box, with a hidden layer: choose --exploration independent"
+        )
+    *before, last = hidden
+    features = nn.Sequential(_network(spec, last, before, activation), activation())
+    return StateDependentExploration(features, last, spec.num_action_dims, num_environments=copies, num_steps=num_steps)
 
 
 def _even(network: nn.Module) -> nn.Module:
