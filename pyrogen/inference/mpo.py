@@ -66,8 +66,8 @@ class MPO(Objective):
     prior with parameters is fitted by :math:`\mathbb{E}_q[\log p(a \mid s)]`, without a bound.
 
     The paper's prior is the policy itself, :math:`p = \pi_k`: its E-step is :math:`\pi_k e^{Q / \eta}`, and nothing is
-    asked of the policy's entropy. A model whose prior is the guide, ``OptimalTrajectories(policy)``, is of that kind, up
-    to what the policy has moved in a period. With a fixed prior it is the limit of small temperatures :math:`\alpha`,
+    asked of the policy's entropy. A model whose prior is the guide, ``OptimalTrajectories(policy)``, is of that kind,
+    up to what the policy has moved in a period. With a fixed prior it is the limit of small :math:`\alpha`,
     where the divergence from the prior is nothing to rewards: :math:`\alpha (1 + \eta)` is then the paper's
     :math:`\eta`, in the unit of rewards.
 

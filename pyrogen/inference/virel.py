@@ -51,9 +51,8 @@ class VIREL(Objective):
     :math:`\varepsilon_\omega` is the mean over the programs' batch of the TD errors' squares, whose target has
     lagging networks :math:`\bar Q`. Where rewards or next states are left to chance, given state and action, their
     variance is in it, and the temperature does not vanish; so it is with actions in a box, whose means are over
-    ``num_draws`` draws. Those of choices are exact. It is measured in squares of :math:`r / \alpha`: a model's
-    temperature of :math:`\alpha` divides :math:`Q / \varepsilon` by :math:`1 / \alpha`, and :math:`c` does what
-    :math:`1 / \alpha` does.
+    ``num_draws`` draws. Those of choices are exact. It is measured in squares of :math:`r / \alpha`:
+    with a model's temperature, :math:`Q / \varepsilon` is proportional to :math:`\alpha / c`.
 
     Args:
         critic: :math:`Q_\omega`, as :class:`~pyrogen.nn.ActionValues`: networks of observations and actions.
