@@ -171,11 +171,9 @@ class ControlRecipe:
 
         Each round draws a batch for the policy and, where there is a critic, others for that.
         """
-        settings, pace, two = self.training, self.pace, has_critic(objective)
-        policy = or_nothing(programs.guide)
+        settings, pace, policy = self.training, self.pace, or_nothing(programs.guide)
+        uses = settings.uses * (1 + settings.critic_steps * has_critic(objective))
         if self.learns_from == "recordings":
-            # Both players learn from the same recording, at the same point.
-            uses = settings.uses * (2 if two else 1)
             return Rollouts(environment, policy, pace.recording_steps, uses=uses, minibatches=settings.minibatches)
         return Replay(
             environment,
@@ -183,22 +181,26 @@ class ControlRecipe:
             settings.capacity,
             settings.batch_size,
             num_steps=pace.recording_steps,
-            uses=settings.uses * (1 + settings.critic_steps * two),
+            uses=uses,
             warmup=settings.warmup,
             explore=programs.model,  # without rewards it draws actions of the prior
         )
 
     def fit(self, environment: World, programs: Programs) -> Training:
-        """Prepare the training of a policy in an environment."""
+        """Prepare the training of a policy in an environment.
+
+        A critic that takes one step with a recording does so at the same point as the policy: it has not yet seen what
+        it is subtracted from.
+        """
         settings = self.training
         objective = self.objective_of(environment.spec, programs)
-        num_steps, is_shared = self.num_rounds, self.learns_from == "recordings"
+        num_steps, is_shared = self.num_rounds, self.learns_from == "recordings" and settings.critic_steps == 1
         return train(
             objective,
             *programs,
             self.batches(objective, environment, programs),
             **optimizers(settings, objective, num_steps),
-            steps=(1, 1 if is_shared else settings.critic_steps),
+            steps=(1, settings.critic_steps),
             simultaneous=is_shared and has_critic(objective),
             num_steps=num_steps,
             device=self.device,

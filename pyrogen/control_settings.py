@@ -33,7 +33,7 @@ class ControlSettings:
         optimizer: adam, adamw or sgd; the objective's usual one if not given.
         learning_rate: its learning rate; the objective's usual one if not given.
         critic_learning_rate: that of the critic, where the objective has one; the same if not given.
-        critic_steps: steps of the critic for each of the policy, of transitions.
+        critic_steps: steps of the critic for each of the policy, before it, where there is more than one.
         beta1: how far Adam's gradient looks back: 0.9 if not given.
         schedule: constant, or cosine: down to zero at the end.
         clip_norm: scale gradients down to this norm.

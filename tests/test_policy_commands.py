@@ -17,13 +17,14 @@ from pyrogen import catalogue, fitting
 from pyrogen.cli import main
 from pyrogen.control_arguments import parse_training
 from pyrogen.control_recipe import ControlRecipe
-from pyrogen.control_settings import Pace, learned_from
+from pyrogen.control_settings import ControlSettings, Pace, learned_from
 from pyrogen.data import GymnasiumEnvironment, Normalized
 from pyrogen.errors import ProgramError
 from pyrogen.inferencedata import read_netcdf
 from pyrogen.policy_comparison import pooled_returns
 from pyrogen.policy_evaluation import stage_of
 from pyrogen.policy_fit import PolicyFit
+from pyrogen.recipe import Named
 from pyrogen.runs import Run
 
 TINY = ["--hidden", "[8]", "--critic-hidden", "[8]", "--evaluation-episodes", "2", "--device", "cpu"]
@@ -88,10 +89,10 @@ def test_evaluation(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     assert metrics["mean_return"]["stderr"] > 0
     low, high = metrics["iqm_return"]["interval"]
     assert low <= metrics["iqm_return"]["value"] <= high
-    # CartPole gives one a step, and the temperature is one: an ELBO is what is left of the return, by divergences.
+    # CartPole gives one a step, and ten nats: an ELBO is what is left of them, by divergences.
     assert metrics["mean_return"]["value"] == metrics["episode_length"]["value"]
     lost = metrics["kl_to_prior"]["value"] * metrics["episode_length"]["value"]
-    assert metrics["elbo"]["value"] == pytest.approx(metrics["mean_return"]["value"] - lost, rel=1e-4)
+    assert metrics["elbo"]["value"] == pytest.approx(10 * metrics["mean_return"]["value"] - lost, rel=1e-4)
     assert pyrogen(capsys, *words)[1] == out  # it is repeatable
     code, out, _ = pyrogen(capsys, "evaluate", str(run), "--episodes", "2")
     assert "95% interval" in out
@@ -104,9 +105,9 @@ def test_evaluation_is_on_the_scale_of_training(run: Path) -> None:
     stage = stage_of(opened, recipe, 2, 7)
     saved = opened.restore(opened.chosen()).tree["training"]["feed"]["batches"]["recorder"]["environment"]
     assert isinstance(stage, Normalized)
-    mean, squares = saved["observations"]["mean"], saved["observations"]["squares"]
+    mean, variance = saved["observations"]["mean"], saved["observations"]["variance"]
     raw = GymnasiumEnvironment("CartPole-v1", 2, 7).reset()
-    expected = (raw - mean) / (squares / saved["observations"]["count"]).sqrt()
+    expected = (raw - mean) / variance.sqrt()
     assert torch.allclose(stage.reset(), expected.float(), atol=1e-5)
     anew = Normalized(GymnasiumEnvironment("CartPole-v1", 2, 7)).reset()
     assert not torch.allclose(expected, anew.double(), atol=0.1)
@@ -255,10 +256,21 @@ def test_objectives_have_their_usual_pace(capsys: pytest.CaptureFixture[str]) ->
     """What an objective prefers of training is said, and yields to what is set."""
     recipe, options = parse_training(["policy", "--env", "CartPole-v1"])
     assert recipe.objective.name == "kl-control"
-    assert (recipe.training.recording_steps, recipe.training.learning_rate) == (16, 0.003)
-    assert "learns from each recording once: chose --recording_steps 16" in options["note"]
+    assert (recipe.training.recording_steps, recipe.training.critic_steps) == (8, 8)
+    assert "learns from each recording once: chose --temperature 0.1" in options["note"]
     recipe, _ = parse_training(["policy", "--env", "CartPole-v1", "--objective", "ppo", "--uses", "3"])
     assert (recipe.training.uses, recipe.training.minibatches) == (3, 4)
+
+
+@pytest.mark.parametrize("critic_steps", [1, 3])
+def test_all_steps_with_a_recording_are_with_the_same(critic_steps: int) -> None:
+    """Each round is one recording, however many steps the critic takes with it."""
+    settings = ControlSettings(steps=64, num_environments=2, recording_steps=4, critic_steps=critic_steps)
+    parts = Named("policy", {"hidden": (8,)}), Named("kl-control", {"critic_hidden": (8,)}), Named("CartPole-v1")
+    recipe = ControlRecipe(*parts, training=settings)
+    environment = recipe.environment()
+    seen = [environment.num_environment_steps for _ in recipe.fit(environment, recipe.programs(environment.spec))]
+    assert seen == list(range(8, 65, 8))
 
 
 def test_compare(capsys: pytest.CaptureFixture[str], run: Path, of_boxes: Path, tmp_path: Path) -> None:

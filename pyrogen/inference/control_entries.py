@@ -15,7 +15,16 @@ from pyrogen.sites import Program
 __all__ = ["kl_control", "ppo"]
 
 
-@Preference({"recording_steps": 16, "learning_rate": 0.003}, "learns from each recording once").of
+@Preference(
+    {
+        "temperature": 0.1,
+        "recording_steps": 8,
+        "critic_steps": 8,
+        "learning_rate": 4e-3,
+        "critic_learning_rate": 3e-3,
+    },
+    "learns from each recording once",
+).of
 def kl_control(
     model: Program,
     guide: Program | None,
@@ -39,7 +48,8 @@ def kl_control(
 
 
 @Preference(
-    {"recording_steps": 32, "uses": 10, "minibatches": 4}, "learns from each recording within a trust region"
+    {"temperature": 0.1, "recording_steps": 64, "uses": 10, "minibatches": 4},
+    "learns from each recording within a trust region",
 ).of
 def ppo(
     model: Program,
