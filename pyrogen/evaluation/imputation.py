@@ -140,12 +140,39 @@ def _imputed(
         if num_draws:
             # Each draw stays with the share that the earlier particles have of all weights, and else is one of these.
             chosen = torch.distributions.Categorical(logits=log_w.T).sample(torch.Size([num_draws]))
-            rows = torch.arange(len(x), device=x.device)
-            taken = torch.stack([fn.sample().reshape(count, *x.shape)[particle, rows] for particle in chosen])
+            taken = _drawn(fn, chosen, count, x)
             stays = torch.rand_like(kept.expand(num_draws, -1)) < kept
             draws = torch.where(_over(stays, x), draws, taken)
     is_missing = x.isnan()
     return torch.where(is_missing, mean, x), torch.where(is_missing, draws, x), (2 * total - squares).exp()
+
+
+def _drawn(fn: Any, chosen: Tensor, count: int, x: Tensor) -> Tensor:
+    """Draw the data of chosen particles, shape ``(draws, data, *event)``, those of the same particle one by one.
+
+    A sample of the distribution has data of all particles, which are independent: it serves all draws that have not
+    chosen the same one.
+    """
+    taken, rows = x.new_empty(*chosen.shape, *x.shape[1:]), torch.arange(len(x), device=x.device).expand_as(chosen)
+    times = _times_before(chosen)
+    for time in range(int(times.max()) + 1):
+        now = times == time
+        taken[now] = fn.sample().reshape(count, *x.shape)[chosen[now], rows[now]]
+    return taken
+
+
+def _times_before(chosen: Tensor) -> Tensor:
+    """Count how often each entry of a column has stood in it before, shape ``(rows, columns)``.
+
+    Example:
+        >>> _times_before(torch.tensor([[5], [2], [5], [5]])).T
+        tensor([[0, 0, 1, 2]])
+    """
+    values, order = chosen.sort(stable=True, dim=0)
+    place = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)
+    begins = torch.cat([torch.ones_like(values[:1]).bool(), values[1:] != values[:-1]])
+    since = torch.where(begins, place, 0).cummax(0).values
+    return torch.empty_like(place.contiguous()).scatter_(0, order, place - since)
 
 
 def _log_weights(traces: Traces, x: Tensor, site: str) -> Tensor:
