@@ -169,19 +169,21 @@ class ControlRecipe:
     def batches(self, objective: Objective, environment: World, programs: Programs) -> Rollouts | Replay:
         """Return what the objective learns from.
 
-        Each round draws a batch for the policy and, where there is a critic, others for that.
+        Each round draws a batch for the policy and, where there is a critic, others for that: of recordings, the same
+        one for all.
         """
         settings, pace, policy = self.training, self.pace, or_nothing(programs.guide)
-        uses = settings.uses * (1 + settings.critic_steps * has_critic(objective))
+        uses, players = settings.uses, 1 + settings.critic_steps * has_critic(objective)
         if self.learns_from == "recordings":
-            return Rollouts(environment, policy, pace.recording_steps, uses=uses, minibatches=settings.minibatches)
+            groups = settings.minibatches
+            return Rollouts(environment, policy, pace.recording_steps, uses=uses, minibatches=groups, players=players)
         return Replay(
             environment,
             policy,
             settings.capacity,
             settings.batch_size,
             num_steps=pace.recording_steps,
-            uses=uses,
+            uses=uses * players,
             warmup=settings.warmup,
             explore=programs.model,  # without rewards it draws actions of the prior
         )

@@ -182,11 +182,11 @@ def test_values_are_the_networks_in_another_unit():
 
 
 def test_minibatches_of_environments():
-    """Each round draws a group for either player: eight draws of a recording are four rounds."""
+    """Each round draws a group for both players: a recording is four rounds."""
     mdp = MDP(torch.full((4, 2, 4), 0.25), torch.tensor([[0.0, 1.0]] * 4))
     world = TabularEnvironment(mdp, 4, time_limit=8)
     policy = CategoricalPolicy(nn.Embedding(4, 2))
-    rollouts = Rollouts(world, policy, 16, uses=4, minibatches=2)
+    rollouts = Rollouts(world, policy, 16, uses=2, minibatches=2, players=2)
     optimizer = partial(torch.optim.Adam, lr=0.05)
     objective = PPO(StateValues(num_observations=4, hidden=()), 0.9, 0.9)
     for _ in train(objective, OptimalTrajectories(UniformChoice(2)), policy, rollouts, optimizer, optimizer,

@@ -7,18 +7,19 @@ import shlex
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pyrogen import catalogue, fitting
+from pyrogen import catalogue, control_recipe, fitting
 from pyrogen.cli import main
 from pyrogen.control_arguments import parse_training
 from pyrogen.control_recipe import ControlRecipe
 from pyrogen.control_settings import ControlSettings, Pace, learned_from
-from pyrogen.data import GymnasiumEnvironment, Normalized
+from pyrogen.data import GymnasiumEnvironment, Normalized, Rollouts
 from pyrogen.errors import ProgramError
 from pyrogen.inferencedata import read_netcdf
 from pyrogen.policy_comparison import pooled_returns
@@ -260,6 +261,47 @@ def test_objectives_have_their_usual_pace(capsys: pytest.CaptureFixture[str]) ->
     assert "learns from each recording once: chose --temperature 0.1" in options["note"]
     recipe, _ = parse_training(["policy", "--env", "CartPole-v1", "--objective", "ppo", "--uses", "3"])
     assert (recipe.training.uses, recipe.training.minibatches) == (3, 4)
+
+
+def check_groups(recipe: ControlRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps of a round are with the same group of environments, and the next round's is the other."""
+    environment = recipe.environment()
+    training = recipe.fit(environment, recipe.programs(environment.spec))
+    drawn, draw = [], training.feed.draw
+
+    def noting(*arguments: Any) -> Any:
+        batch = draw(*arguments)
+        drawn.append(batch[1]["observation"])
+        return batch
+
+    monkeypatch.setattr(training.feed, "draw", noting)
+    steps = 1 + recipe.training.critic_steps
+    for first, second in zip(training, training, strict=True):
+        assert (first.index + 1, len(drawn)) == (second.index, second.index * steps)
+    for number in range(0, len(drawn), 2 * steps):
+        one, other = drawn[number : number + steps], drawn[number + steps : number + 2 * steps]
+        assert all(torch.equal(batch, group[0]) for group in (one, other) for batch in group)
+        assert (one[0][:, :, None] != other[0][:, None]).any(-1).all()
+
+
+GROUPS = ControlRecipe(
+    *(Named("policy", {"hidden": (8,)}), Named("ppo", {"critic_hidden": (8,)}), Named("CartPole-v1")),
+    training=ControlSettings(steps=64, num_environments=4, recording_steps=4, uses=2, minibatches=2),
+)
+
+
+@pytest.mark.parametrize("critic_steps", [1, 3])
+def test_all_players_learn_from_all_groups(critic_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_groups(replace(GROUPS, training=replace(GROUPS.training, critic_steps=critic_steps)), monkeypatch)
+
+
+def test_mutant_players_that_share_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shared(*arguments: Any, uses: int, minibatches: int, players: int) -> Rollouts:
+        return Rollouts(*arguments, uses=uses * players, minibatches=minibatches)
+
+    monkeypatch.setattr(control_recipe, "Rollouts", shared)
+    with pytest.raises(AssertionError):
+        check_groups(GROUPS, monkeypatch)
 
 
 @pytest.mark.parametrize("critic_steps", [1, 3])

@@ -11,7 +11,7 @@ from torch import nn
 
 from pyrogen.data import Outcome, Rollouts, TabularEnvironment
 from pyrogen.errors import DataError, ProgramError, UsageError
-from pyrogen.inference import KLControl, train
+from pyrogen.inference import PPO, KLControl, train
 from pyrogen.mdp import MDP
 from pyrogen.models import (
     CategoricalPolicy,
@@ -140,9 +140,10 @@ def test_the_policy_acts_as_it_is_now():
         assert (next(rollouts)["action"] == action).all()
 
 
-def test_uses():
-    """A critic and a policy may learn from the same recording."""
-    rollouts = iter(Rollouts(TabularEnvironment(SOFT, 3), UniformChoice(2), 5, uses=2))
+@pytest.mark.parametrize("times", ["uses", "players"])
+def test_uses(times):
+    """A recording may be learned from twice, and a critic and a policy may learn from the same."""
+    rollouts = iter(Rollouts(TabularEnvironment(SOFT, 3), UniformChoice(2), 5, **{times: 2}))
     first, second, third = next(rollouts), next(rollouts), next(rollouts)
     assert first is second
     assert not torch.equal(first["action"], third["action"])
@@ -175,12 +176,74 @@ def test_minibatches():
     check_minibatches()
 
 
-@pytest.mark.parametrize("at", [1, 2, 5, 6])
-def test_minibatches_resume(at):
+class Signed(TabularEnvironment):
+    """Each environment signs its rewards with its number."""
+
+    def step(self, action):
+        outcome = super().step(action)
+        return outcome._replace(reward=torch.arange(float(self.num_environments)))
+
+
+class Noting(PPO):
+    """It notes which environments each step of a player has learned from."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.latest, self.steps = {}, {"critic": [], "programs": []}
+
+    def forward(self, model, guide, **columns):
+        self.latest["programs"] = columns["reward"][0].long().tolist()
+        return super().forward(model, guide, **columns)
+
+    def critic_loss(self, model, guide, **columns):
+        self.latest["critic"] = columns["reward"][0].long().tolist()
+        return super().critic_loss(model, guide, **columns)
+
+    def after_step(self, kind):
+        self.steps[kind].append(self.latest[kind])
+
+
+def check_players(critic_steps, simultaneous, **parts):
+    """Over three recordings: either player learns from each environment at each use, and all of a round from the same
+    group."""
+    pyro.set_rng_seed(0)
+    world = Signed(SOFT, 8, time_limit=4)
+    policy, objective = CategoricalPolicy(nn.Embedding(4, 2)), Noting(nn.Embedding(4, 1))
+    rollouts, optimizer = Rollouts(world, policy, 3, **parts), partial(torch.optim.SGD, lr=0.01)
+    for _ in train(objective, OptimalTrajectories(UniformChoice(2)), policy, rollouts, optimizer, optimizer,
+                   steps=(1, critic_steps), simultaneous=simultaneous, num_steps=3 * 2 * 4):  # fmt: skip
+        pass
+    assert rollouts.num_environment_steps == 3 * 3 * 8
+    programs, critic = objective.steps["programs"], objective.steps["critic"]
+    assert critic == [group for group in programs for _ in range(critic_steps)]
+    for use in range(6):
+        groups = programs[4 * use : 4 * use + 4]
+        assert sorted(sum(groups, [])) == list(range(8))  # noqa: RUF017
+
+
+PLAYERS = pytest.mark.parametrize(("critic_steps", "simultaneous"), [(1, True), (1, False), (3, False)])
+
+
+@PLAYERS
+def test_players_learn_from_all_environments(critic_steps, simultaneous):
+    check_players(critic_steps, simultaneous, uses=2, minibatches=4, players=1 + critic_steps)
+
+
+@PLAYERS
+def test_mutant_players_that_share_the_groups(critic_steps, simultaneous):
+    """As many draws of a recording, by turns: each player misses what the others got."""
+    with pytest.raises(AssertionError):
+        check_players(critic_steps, simultaneous, uses=2 * (1 + critic_steps), minibatches=4)
+
+
+@pytest.mark.parametrize("players", [1, 2])
+@pytest.mark.parametrize("at", [1, 2, 5, 6, 9])
+def test_minibatches_resume(at, players):
+    """Between the players of one group as well."""
     found = []
     for stops in (False, True):
         pyro.set_rng_seed(0)
-        settings = {"uses": 2, "minibatches": 3}
+        settings = {"uses": 2, "minibatches": 3, "players": players}
         rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
         batches = iter(rollouts)
         for _ in range(at):
@@ -335,7 +398,8 @@ def test_resume(at, with_critic):
         world = TabularEnvironment(SOFT, 4, **({"time_limit": 4} if with_critic else {"horizon": 2}))
         policy = CategoricalPolicy(nn.Embedding(world.num_observations, 2))
         objective = KLControl(nn.Embedding(world.num_observations, 1) if with_critic else None)
-        rollouts = Rollouts(world, policy, 6, uses=3 if with_critic else 1)
+        parts = {"uses": 2, "minibatches": 2, "players": 2} if with_critic else {}
+        rollouts = Rollouts(world, policy, 6, **parts)
         optimizer = partial(torch.optim.Adam, lr=0.1)
         model = OptimalTrajectories(UniformChoice(2))
         return train(objective, model, policy, rollouts, optimizer, optimizer if with_critic else None, num_steps=6,
@@ -362,7 +426,7 @@ def test_what_is_refused():
 
     with pytest.raises(ProgramError, match="draws no 'action' to act by, found move:"):
         next(iter(Rollouts(world, moves, 2)))
-    with pytest.raises(UsageError, match="num_steps, uses and minibatches must be at least 1, found 0, 1 and 1"):
+    with pytest.raises(UsageError, match="minibatches and players must be at least 1, found 0, 1, 1 and 1"):
         Rollouts(world, moves, 0)
     with pytest.raises(UsageError, match="minibatches=2 does not part 3 environments in equal groups"):
         Rollouts(world, moves, 2, minibatches=2)

@@ -499,8 +499,8 @@ def test_actions_of_another_policy(critic):
     policy = tabular(world.num_observations)
     objective = KLControl(nn.Embedding(world.num_observations, 1) if critic else None)
     optimizer = partial(torch.optim.Adam, lr=0.1)
-    again = train(objective, model, policy, Rollouts(world, policy, T.horizon, uses=3 if critic else 2), optimizer,
-                  optimizer if critic else None, num_steps=2)  # fmt: skip
+    rollouts = Rollouts(world, policy, T.horizon, uses=2, players=2 if critic else 1)
+    again = train(objective, model, policy, rollouts, optimizer, optimizer if critic else None, num_steps=2)
     with pytest.raises(UsageError, match=r"up to 0.* it is not the policy that took them, or has learned since"):
         list(again)
     recording = next(iter(Rollouts(world, UniformChoice(2), T.horizon)))
@@ -554,7 +554,7 @@ def tabular(observations):
 def fit(objective, num_steps=120):
     world, model = soft_world(64), OptimalTrajectories(UniformChoice(2))
     policy, with_critic = tabular(world.num_observations), objective.critic is not None
-    batches = Rollouts(world, policy, T.horizon, uses=2 if with_critic else 1)
+    batches = Rollouts(world, policy, T.horizon, players=2 if with_critic else 1)
     critic_optimizer = partial(torch.optim.Adam, lr=0.1) if with_critic else None
     scheduler = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda n: 1 - n / num_steps)
     for _ in train(objective, model, policy, batches, partial(torch.optim.Adam, lr=0.05), critic_optimizer,

@@ -364,7 +364,7 @@ def check_soft_mdp(make):
     world = soft_world(64)
     policy, critic = tabular(world.num_observations), nn.Embedding(world.num_observations, 1)
     nn.init.zeros_(critic.weight)
-    rollouts = Rollouts(world, policy, T.horizon, uses=8)
+    rollouts = Rollouts(world, policy, T.horizon, uses=4, players=2)
     fit(make(critic), OptimalTrajectories(UniformChoice(2)), policy, rollouts, 160)
     best, found = T.V_variational[START].item(), value_of(policy)
     assert best - 0.01 < found <= best

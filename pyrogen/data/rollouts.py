@@ -30,10 +30,12 @@ class Rollouts:
         policy: a program with a site ``action``, called with ``observation`` of shape ``(1, environments, ...)``: the
             guide that learns from the recordings.
         num_steps: how many steps of each environment a recording has.
-        uses: how often each recording is given out. With 2, a critic and the policy that take their steps at the same
-            point, ``train(..., simultaneous=True)``, learn from the same one.
-        minibatches: in how many parts a recording is given out each time, one after the other: groups of equally many
-            environments, drawn anew for each use.
+        uses: how often each recording is learned from.
+        minibatches: in how many parts a recording is learned from each time, one after the other: groups of equally
+            many environments, drawn anew for each use.
+        players: how many draws in a row are of the same part, as many as there are steps in a round of
+            :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
+            drew by turns from the parts of one recording, each would miss those of the others.
 
     Attributes:
         num_environment_steps: how many steps all environments have taken.
@@ -58,11 +60,19 @@ class Rollouts:
     """
 
     def __init__(
-        self, environment: Environment, policy: Program, num_steps: int, *, uses: int = 1, minibatches: int = 1
+        self,
+        environment: Environment,
+        policy: Program,
+        num_steps: int,
+        *,
+        uses: int = 1,
+        minibatches: int = 1,
+        players: int = 1,
     ) -> None:
-        if min(num_steps, uses, minibatches) < 1:
+        if min(num_steps, uses, minibatches, players) < 1:
             raise UsageError(
-                f"num_steps, uses and minibatches must be at least 1, found {num_steps}, {uses} and {minibatches}"
+                f"num_steps, uses, minibatches and players must be at least 1, found {num_steps}, {uses}, "
+                f"{minibatches} and {players}"
             )
         if environment.num_environments % minibatches:
             raise UsageError(
@@ -75,6 +85,7 @@ class Rollouts:
         self.num_steps = num_steps
         self.uses = uses
         self.minibatches = minibatches
+        self.players = players
         self.recording: dict[str, Tensor] = {}
         self.groups: list[Tensor] = []
         self.left = 0
@@ -88,7 +99,7 @@ class Rollouts:
         while True:
             if self.left == 0:
                 self.recording = self.recorder.record(self.actor, self.num_steps)
-                self.left = self.uses * self.minibatches
+                self.left = self.uses * self.minibatches * self.players
             self.left -= 1
             yield self.recording if self.minibatches == 1 else self._minibatch()
 
@@ -96,7 +107,9 @@ class Rollouts:
         if not self.groups:
             order = torch.randperm(self.environment.num_environments)
             self.groups = list(order.to(self.recording["reward"].device).chunk(self.minibatches))
-        group = self.groups.pop()
+        group = self.groups[-1]
+        if self.left % self.players == 0:  # the last of the players has it now
+            self.groups.pop()
         return {name: column[:, group] for name, column in self.recording.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -119,6 +119,6 @@ def _check_recorder(log_q: Tensor, log_prob: Tensor) -> None:
         raise UsageError(
             f"the guide's log-probabilities of recorded actions are up to {off.max().item():.3g} nats from those they "
             f"were drawn with: it is not the policy that took them, or has learned since. Record by the guide itself, "
-            f"with Rollouts(..., uses=1), or, with a critic, uses=2 and train(..., simultaneous=True); PPO learns from "
-            f"one recording several times"
+            f"with Rollouts(..., uses=1), and, with a critic, players=2 and train(..., simultaneous=True); PPO learns "
+            f"from one recording several times"
         )

@@ -37,7 +37,8 @@ class PPO(ActorCritic):
     ``KLControl(critic, discount, decay, analytic_kl=False)``.
 
     A recording can be used several times, as a whole or in groups of environments, time unbroken:
-    ``Rollouts(..., uses=10, minibatches=4)``. Advantages are computed anew at each use, by the critic as it is then.
+    ``Rollouts(..., uses=10, minibatches=4)``, and with a critic ``players=2``, so that both see the same. Advantages
+    are computed anew at each use, by the critic as it is then.
 
     Args:
         critic: :math:`V`, and what is there without one: as for :class:`KLControl`.
