@@ -1,15 +1,20 @@
 """Returns of policies where their values are known, and intervals where all resamples can be counted."""
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from scipy.stats import trim_mean
 from torch import nn
 
-from pyrogen.data import Outcome, TabularEnvironment
+from pyrogen.data import GymnasiumEnvironment, Outcome, TabularEnvironment
 from pyrogen.errors import DataError, ProgramError, UsageError
 from pyrogen.evaluation import (
+    Episodes,
     divergence_figures,
     interquartile_mean,
     play,
@@ -17,9 +22,16 @@ from pyrogen.evaluation import (
     return_figures,
     returns_interval,
 )
-from pyrogen.evaluation import episodes as episodes_module
+from pyrogen.evaluation import episode_figures as figures_module
 from pyrogen.mdp import MDP
-from pyrogen.models import CategoricalPolicy, OptimalTrajectories, TanhNormalPolicy, UniformBox, UniformChoice
+from pyrogen.models import (
+    CategoricalPolicy,
+    OptimalTrajectories,
+    TanhNormalPolicy,
+    UniformBox,
+    UniformChoice,
+    trajectory_plates,
+)
 
 LEFT, RIGHT = torch.eye(4)[[0, 0, 1, 2]], torch.eye(4)[[1, 2, 3, 3]]
 HORIZON, TEMPERATURE = 5, 0.5
@@ -70,11 +82,75 @@ def test_drawn_divergences_are_the_closed_ones_on_average(
     world = TabularEnvironment(chain, 64, start=0, horizon=HORIZON)
     model, played = OptimalTrajectories(UniformChoice(2), TEMPERATURE), play(world, policy, 2000)
     closed = divergence_figures(model, policy, played)
-    monkeypatch.setattr(episodes_module, "_closed", lambda formula, otherwise: otherwise)
+    monkeypatch.setattr(figures_module, "_closed", lambda formula, otherwise: otherwise)
     drawn = divergence_figures(model, policy, played)
     for name in ("entropy", "kl_to_prior", "elbo"):
         assert_near(drawn[name], closed[name].value)
         assert drawn[name].stderr > closed[name].stderr
+
+
+OPTIONS = torch.tensor([0.05, 0.95]).double()
+ACTIONS = torch.tensor([[0.3, 0.7], [0.8, 0.2]]).double()
+
+
+def options(observation: torch.Tensor, **columns: torch.Tensor) -> None:
+    """A policy that takes an option first, and an action by that."""
+    with trajectory_plates(observation):
+        option = pyro.sample("option", dist.Categorical(OPTIONS))
+        pyro.sample("action", dist.Categorical(ACTIONS[option]))
+
+
+def fair_options(
+    observation: torch.Tensor, reward: torch.Tensor, terminated: torch.Tensor, **columns: torch.Tensor
+) -> None:
+    """Its prior, which is glad of an end by three nats."""
+    with trajectory_plates(observation):
+        for name in ("option", "action"):
+            pyro.sample(name, dist.Categorical(torch.ones(2).double()))
+        pyro.factor("optimality", reward + 3.0 * terminated)
+
+
+def check_options(chain: MDP) -> None:
+    """Entropy and divergence are of all that a policy draws, by the chain rule."""
+    world = TabularEnvironment(chain, 64, start=0, horizon=HORIZON)
+    played = play(world, options, 2000)
+    found = return_figures(played) | divergence_figures(fair_options, options, played)
+    joint = (OPTIONS[:, None] * ACTIONS).flatten()
+    entropy = float(-(joint * joint.log()).sum())
+    assert_near(found["entropy"], entropy)
+    assert_near(found["kl_to_prior"], float(torch.tensor(4.0).double().log()) - entropy)
+    lost = HORIZON * found["kl_to_prior"].value
+    assert found["elbo"].value == pytest.approx(found["mean_return"].value + 3.0 - lost, abs=1e-9)
+
+
+def test_divergence_of_all_that_is_drawn(chain: MDP) -> None:
+    check_options(chain)
+    played = play(TabularEnvironment(chain, 3, start=0, horizon=HORIZON), options, 3)
+    with pytest.raises(ProgramError, match="the guide's site 'option' is missing in the model"):
+        divergence_figures(OptimalTrajectories(UniformChoice(2)), options, played)
+
+
+def test_mutant_divergence_of_actions_alone(chain: MDP, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures_module, "is_latent", lambda site: site["name"] == "action")
+    with pytest.raises(AssertionError):
+        check_options(chain)
+
+
+def test_programs_read_all_columns_of_a_recording(chain: MDP) -> None:
+    """What a step led to, and whether it ended or was cut off, is there as it is for the objectives."""
+    for settings, last in (({"horizon": HORIZON}, "terminated"), ({"time_limit": HORIZON}, "truncated")):
+        steps = play(TabularEnvironment(chain, 4, start=0, **settings), UniformChoice(2), 8).steps
+        for name in ("terminated", "truncated"):
+            assert steps[name].nonzero()[:, 0].unique().tolist() == [HORIZON - 1, 2 * HORIZON - 1] * (name == last)
+        going_on = ~steps[last][:-1]
+        assert torch.equal(steps["next_observation"][:-1][going_on], steps["observation"][1:][going_on])
+
+
+def test_returns_are_those_of_training() -> None:
+    """Summed in float64, as the environment's own record of its episodes is; float32 would lose the sixth digit."""
+    world = GymnasiumEnvironment("Pendulum-v1", 4)
+    returns = play(world, UniformBox(1), 4).returns
+    assert returns.tolist() == pytest.approx([episode.total_reward for episode in world.episodes], rel=1e-13)
 
 
 class Stops:
@@ -95,11 +171,28 @@ class Stops:
         return Outcome(torch.ones(2), self.reset(), ends, torch.zeros(2, dtype=torch.bool), self.reset())
 
 
-def test_long_episodes_count_as_often_as_short_ones() -> None:
-    """Taking the first ten to end, the mutant, would find a mean of 1.8 instead of 5."""
+def check_long_episodes(play: Callable[..., Episodes]) -> None:
     played = play(Stops(), UniformChoice(2), 10)
-    assert played.returns.tolist() == [1.0] * 5 + [9.0] * 5
-    assert played.lengths.tolist() == [1] * 5 + [9] * 5
+    assert float(played.returns.mean()) == 5.0
+    assert sorted(played.returns.tolist()) == [1.0] * 5 + [9.0] * 5
+    assert sorted(played.lengths.tolist()) == [1] * 5 + [9] * 5
+
+
+def first_to_end(environment: Any, policy: Any, num_episodes: int) -> Episodes:
+    """Play more, and take those that end first: nine short ones and a long one, whose mean is 1.8."""
+    found = play(environment, policy, 10 * num_episodes)
+    end = [int((found.episode == number).nonzero()[-1, 0]) for number in range(10 * num_episodes)]
+    first = torch.tensor(end).argsort(stable=True)[:num_episodes]
+    return found._replace(returns=found.returns[first], lengths=found.lengths[first])
+
+
+def test_long_episodes_count_as_often_as_short_ones() -> None:
+    check_long_episodes(play)
+
+
+def test_mutant_the_first_to_end() -> None:
+    with pytest.raises(AssertionError, match=r"1\.8"):
+        check_long_episodes(first_to_end)
 
 
 def test_the_mode_of_a_policy(double: None) -> None:

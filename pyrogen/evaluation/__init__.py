@@ -30,7 +30,8 @@ from pyrogen.evaluation.disentanglement import (
     levels_of,
     mutual_information_gap,
 )
-from pyrogen.evaluation.episodes import Episodes, divergence_figures, play, return_figures
+from pyrogen.evaluation.episode_figures import divergence_figures, return_figures
+from pyrogen.evaluation.episodes import Episodes, play
 from pyrogen.evaluation.estimate import Estimate, mean
 from pyrogen.evaluation.evidence import Sandwich, ais, bdmc, smc
 from pyrogen.evaluation.features import (
