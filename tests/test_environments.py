@@ -29,6 +29,8 @@ class Clock(gymnasium.Env):
 
     def __init__(self, breaks=None, at=3):
         self.breaks, self.at = breaks, at
+        if breaks == "making":
+            raise OSError("the spring is lost")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -259,8 +261,28 @@ def test_what_does_not_come_back():
     world = GymnasiumEnvironment("Forgetful-v0", 2)
     world.reset()
     state = world.state_dict()
-    with pytest.raises(DataError, match=r"did not come back to where it was saved.*copy 0, step 1"):
+    with pytest.raises(
+        DataError, match=r"did not come back to where it was saved.*copy 0, step 0 of.*let reset\(seed="
+    ):
         world.load_state_dict(state)
+    world = GymnasiumEnvironment("Clock-v0", 2)
+    played(world, 1, torch.Generator())
+    state = world.state_dict()
+    state["copies"]["observation"] = state["copies"]["observation"] + torch.tensor([[0.0], [1.0]])
+    with pytest.raises(DataError, match=r"did not come back to where it was saved.*copy 1, step 1 of"):
+        world.load_state_dict(state)
+
+
+def test_what_breaks_when_it_is_played_again():
+    """The step is that of the episode which failed now, and not the one after the last that was saved."""
+    world = GymnasiumEnvironment("Clock-v0", 2)
+    world.reset()
+    world.step(torch.zeros(2, dtype=torch.long))
+    state, worn = world.state_dict(), world.copies.envs[1].unwrapped
+    worn.breaks, worn.at = "raise", 1
+    with pytest.raises(DataError, match=r"played again: the spring is broken: copy 1, step 1 of.*let reset\(seed="):
+        world.load_state_dict(state)
+    assert world.copies.envs == []
 
 
 # What breaks
@@ -281,7 +303,7 @@ def test_an_environment_that_breaks(breaks, message):
     first = next(rollouts)
     state = world.state_dict()
     seed = episode_seed(4, 0, 0)
-    with pytest.raises(DataError, match=rf"^Clock-v0 {message}: copy 0, step 2 of the episode with seed {seed}\. All"):
+    with pytest.raises(DataError, match=rf"^Clock-v0 {message}: copy 0, step 2 of the episode with seed {seed}\. Lo"):
         next(rollouts)
     assert first["reward"].tolist() == [[11.0, 11.0]]
     assert world.copies.envs == []
@@ -352,8 +374,12 @@ def test_coordinates_that_are_none(action, message):
 def test_what_is_refused(monkeypatch):
     with pytest.raises(UsageError, match=r"by the id CartPole-v0?9.*did you mean CartPole-v1"):
         GymnasiumEnvironment("CartPole-v9")
-    with pytest.raises(UsageError, match=r"Pendulum-v1 cannot be made with the settings \{'mass': 3\}"):
+    with pytest.raises(UsageError, match=r"Pendulum-v1 cannot be made with the settings \{'mass': 3\}: TypeError: "):
         GymnasiumEnvironment("Pendulum-v1", mass=3)
+    with pytest.raises(UsageError, match=r"cannot be made with the settings \{'map_name': '9x9'\}: KeyError: '9x9'"):
+        GymnasiumEnvironment("FrozenLake-v1", map_name="9x9")
+    with pytest.raises(UsageError, match=r"Clock-v0 cannot be made with .*: OSError: the spring is lost"):
+        GymnasiumEnvironment("Clock-v0", breaks="making")
     with pytest.raises(UsageError, match="was saved with 2 copies, and there are 1: make as many"):
         GymnasiumEnvironment("Pendulum-v1").load_state_dict(GymnasiumEnvironment("Pendulum-v1", 2).state_dict())
     with pytest.raises(UsageError, match="num_environments must be at least 1 and seed at least 0, found 0 and 0"):
@@ -459,6 +485,19 @@ def test_statistics_resume_and_freeze():
     assert torch.equal(world.observations.mean, mean)
     with pytest.raises(UsageError, match=r"of torch.int64, of which there is no mean: Normalized\(..., observations=F"):
         Normalized(GymnasiumEnvironment("FrozenLake-v1")).reset()
+    for name in ("observations", "rewards"):
+        settings = {"observations": True, "rewards": True}
+        both, one = (
+            Normalized(GymnasiumEnvironment("Pendulum-v1"), **(settings | {name: has})) for has in (True, False)
+        )
+        with pytest.raises(
+            UsageError, match=f"^{name} were normalised where this was saved, and are not here: make.*=Tr"
+        ):
+            one.load_state_dict(both.state_dict())
+        with pytest.raises(
+            UsageError, match=f"^{name} were not normalised where this was saved, and are here: make.*=F"
+        ):
+            both.load_state_dict(one.state_dict())
     with pytest.raises(UsageError, match="discount must be between 0 and 1, found 2"):
         Normalized(GymnasiumEnvironment("Pendulum-v1"), discount=2)
 

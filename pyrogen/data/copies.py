@@ -13,6 +13,10 @@ from pyrogen.errors import DataError, UsageError
 __all__ = ["Moved", "SeededCopies", "check_finite", "episode_seed"]
 
 
+ANEW = "Its state is more than seed and actions: let reset(seed=...) seed all of it, or begin a new run"
+"""What to do where an episode cannot be played again."""
+
+
 class Moved(NamedTuple):
     """What a step brought to several copies, as arrays; :class:`~pyrogen.data.Outcome` says what they are."""
 
@@ -142,7 +146,8 @@ class SeededCopies:
         self.observation = self.observations([self._replayed(copy) for copy in range(self.num_environments)])
         for copy, (here, there) in enumerate(zip(self.observation, state["observation"].numpy(), strict=True)):
             if not np.array_equal(here, there):
-                self._fail(copy, "did not come back to where it was saved, by the same seed and actions")
+                what = "did not come back to where it was saved, by the same seed and actions"
+                self._fail(copy, what, at=(self.episodes[copy], len(self.actions[copy])), advice=ANEW)
 
     def _open(self) -> None:
         self.envs = self.envs or [self.make() for _ in range(self.num_environments)]
@@ -165,22 +170,29 @@ class SeededCopies:
         return observation
 
     def _replayed(self, copy: int) -> Any:
-        observation = self._begun(copy, self.episodes[copy])
-        try:
-            for action in self.actions[copy]:
+        episode = self.episodes[copy]
+        observation = self._begun(copy, episode)
+        for step, action in enumerate(self.actions[copy], 1):
+            try:
                 observation, *_ = self.envs[copy].step(action)
-        except Exception as error:
-            self._fail(copy, f"raised {type(error).__name__} when it was played again: {error}", error)
+            except Exception as error:
+                what = f"raised {type(error).__name__} when it was played again: {error}"
+                self._fail(copy, what, error, at=(episode, step), advice=ANEW)
         return observation
 
     def _fail(
-        self, copy: int, what: str, cause: Exception | None = None, at: tuple[int, int] | None = None
+        self,
+        copy: int,
+        what: str,
+        cause: Exception | None = None,
+        at: tuple[int, int] | None = None,
+        advice: str = "Look at what the environment does there",
     ) -> NoReturn:
         """Close all copies and say where it was: at the step that was being taken, if not at that of an episode."""
         self.close()
         episode, step = at or (self.episodes[copy], len(self.actions[copy]) + 1)
         raise DataError(
             f"{self.name} {what}: copy {copy}, step {step} of the episode with seed "
-            f"{episode_seed(self.seed, copy, episode)}. All copies are closed, and what was recorded before is as it "
-            f"was: look at what the environment does there"
+            f"{episode_seed(self.seed, copy, episode)}. {advice}. All copies are closed, and what was recorded before "
+            f"is as it was"
         ) from cause

@@ -1,6 +1,7 @@
 """Environments of gymnasium, as tensors."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,12 +83,11 @@ class GymnasiumEnvironment:
         self.copies: SeededCopies | VectorCopies
         if isinstance(env, str):
             make = partial(_made, env, **settings)
-            first = make()
-            self.spec = spec_of(env, first.observation_space, first.action_space)
+            with closing(make()) as first:
+                self.spec = spec_of(env, first.observation_space, first.action_space)
             observations = Observations(self.spec, first.observation_space)
             self.copies = SeededCopies(env, make, num_environments, seed, observations)
             actions = first.action_space
-            first.close()
         else:
             name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
             self.spec = spec_of(name, env.single_observation_space, env.single_action_space)
@@ -165,7 +165,7 @@ def _made(name: str, **settings: Any) -> "Env":
     """Make one copy, without a checker of each step.
 
     Raises:
-        UsageError: with the nearest names, or what gymnasium says.
+        UsageError: with the nearest names, or whatever its making raises.
     """
     try:
         import gymnasium
@@ -178,5 +178,7 @@ def _made(name: str, **settings: Any) -> "Env":
         )
     try:
         return gymnasium.make(name, **{"disable_env_checker": True, **settings})
-    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-        raise UsageError(f"{name} cannot be made with the settings {settings}: {error}") from error
+    except Exception as error:  # an environment's own, of whatever kind
+        raise UsageError(
+            f"{name} cannot be made with the settings {settings}: {type(error).__name__}: {error}"
+        ) from error

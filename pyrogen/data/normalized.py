@@ -6,67 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrogen.data.moments import Moments
 from pyrogen.data.outcome import Environment, Outcome
 from pyrogen.errors import UsageError
 
-__all__ = ["Moments", "Normalized"]
+__all__ = ["Normalized"]
 
-LIMIT, EPSILON = 10.0, 1e-8
-
-
-class Moments:
-    r"""Mean and variance of all rows so far, in float64, one batch after the other.
-
-    .. math::
-        w = \frac{k}{n + k}, \quad \delta = \bar{x} - m, \quad m' = m + w \delta, \quad
-        v' = v + w (s^2 - v) + w (1 - w) \delta^2
-
-    with mean :math:`\bar{x}` and variance :math:`s^2` of :math:`k` new rows, after :math:`n`.
-
-    References:
-        Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (Chan, Golub and LeVeque, 1979),
-        http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf
-
-    Attributes:
-        count: how many rows there were.
-        mean: of them.
-        scale: one over the standard deviation, for which one stands before there are two rows.
-
-    Example:
-        >>> moments = Moments()
-        >>> for rows in (torch.tensor([1.0, 2.0]), torch.tensor([6.0])):
-        ...     moments.update(rows)
-        >>> moments.mean.item(), round(moments.variance.item(), 3)
-        (3.0, 4.667)
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self.variance = torch.zeros((), dtype=torch.float64)
-        self.scale = torch.ones((), dtype=torch.float64)
-
-    def update(self, rows: Tensor) -> None:
-        """Count in rows, first dimension."""
-        variance, mean = torch.var_mean(rows.double(), 0, correction=0)
-        self.count += len(rows)
-        w = len(rows) / self.count
-        delta = mean - self.mean.to(mean.device)
-        self.mean = self.mean.to(mean.device) + w * delta
-        self.variance = torch.lerp(self.variance.to(mean.device), variance, w).addcmul(delta, delta, value=w * (1 - w))
-        self._rescale()
-
-    def _rescale(self) -> None:
-        self.scale = (self.variance + EPSILON).rsqrt() if self.count > 1 else torch.ones_like(self.variance)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the numbers that the next rows are counted in to."""
-        return {"count": self.count, "mean": self.mean, "variance": self.variance}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
-        self.count, self.mean, self.variance = state["count"], state["mean"], state["variance"]
-        self._rescale()
+LIMIT = 10.0
 
 
 class Normalized:
@@ -196,9 +142,20 @@ class Normalized:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
-        self.environment.load_state_dict(state["environment"])
+        """Go back to a state.
+
+        Raises:
+            UsageError: where other columns were normalised.
+        """
         for name in ("observations", "rewards"):
-            if getattr(self, name) is not None:
-                getattr(self, name).load_state_dict(state[name])
+            saved, found = (moments is not None for moments in (state[name], getattr(self, name)))
+            if saved != found:
+                raise UsageError(
+                    f"{name} were {'' if saved else 'not '}normalised where this was saved, and are "
+                    f"{'' if found else 'not '}here: make it as Normalized(..., {name}={saved})"
+                )
+        self.environment.load_state_dict(state["environment"])
+        for name, moments in (("observations", self.observations), ("rewards", self.rewards)):
+            if moments is not None:
+                moments.load_state_dict(state[name])
         self.returns, self.frozen = state["returns"], state["frozen"]
