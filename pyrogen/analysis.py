@@ -1,6 +1,7 @@
 """Posteriors for ArviZ: from a model and its guide, from MCMC, or from a run directory."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,8 +151,8 @@ def _of_recipe(run: Run) -> Reading:
 def _of_policy(run: Run) -> Reading:
     """Take states of an evaluation's episodes, evenly from all of them, as steps of so many environments."""
     model, guide = programs = load(run)
-    stage = stage_of(run, ControlRecipe.from_json(run.manifest), AT_ONCE, EVALUATION_SEED)
-    episodes = played(programs, stage, AT_ONCE, False)
+    with closing(stage_of(run, ControlRecipe.from_json(run.manifest), AT_ONCE, EVALUATION_SEED)) as stage:
+        episodes = played(programs, stage, AT_ONCE, False)
     states = episodes.steps["observation"][episodes.episode >= 0]
     chosen = torch.linspace(0, len(states) - 1, min(RUN_ROWS, len(states))).round().long()
     observation = states[chosen].unsqueeze(0)

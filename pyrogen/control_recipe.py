@@ -38,6 +38,9 @@ class World(Environment, Protocol):
     def episodes(self) -> Sequence[Episode]:
         """Those that came to their end, oldest first, with rewards as the environment gave them."""
 
+    def close(self) -> None:
+        """Close the copies."""
+
 
 @dataclass(frozen=True)
 class ControlRecipe:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 
 import pyro
 
@@ -56,8 +57,8 @@ def evaluate_policy(arguments: Sequence[str]) -> Result:
     figures: dict[str, Estimate] = {}
     returns = {}
     for suffix, deterministic in how.items():
-        stage = stage_of(run, recipe, min(options["episodes"], AT_ONCE), options["seed"])
-        episodes = played(programs, stage, options["episodes"], deterministic)
+        with closing(stage_of(run, recipe, min(options["episodes"], AT_ONCE), options["seed"])) as stage:
+            episodes = played(programs, stage, options["episodes"], deterministic)
         found = policy_figures(programs, episodes, deterministic)
         figures |= {f"{name}{suffix}": figure for name, figure in found.items()}
         returns[f"returns{suffix}"] = episodes.returns.tolist()

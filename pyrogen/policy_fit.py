@@ -1,6 +1,7 @@
 """A fit of a policy in an environment, ready to be driven."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from pyrogen.control_recipe import ControlRecipe, World
@@ -8,7 +9,9 @@ from pyrogen.data import Normalized
 from pyrogen.errors import ProgramError
 from pyrogen.evaluation import Episodes, divergence_figures, evaluating, play, return_figures
 from pyrogen.inference import Training
+from pyrogen.parameters import modules_of
 from pyrogen.recipe import Programs
+from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import or_nothing
 
 __all__ = ["PolicyFit", "staged"]
@@ -70,6 +73,9 @@ class PolicyFit(NamedTuple):
         settings, pace = self.recipe.training, self.recipe.pace
         training = self.recipe.fit(self.environment, self.programs)
         watch = Watch(self, training.feed.batches)
+        with rehearsal(modules_of(*self.programs).values()):
+            watch.validate()
+            watch.inspect()  # what cannot be played or measured is refused now, and not after some hundred rounds
         in_batch = settings.batch_size
         if self.recipe.learns_from == "recordings":
             in_batch = pace.num_environments * pace.recording_steps // settings.minibatches
@@ -96,8 +102,7 @@ class Watch:
         """Play a few episodes in copies of the environment, which begin as they did the last time."""
         recipe, environment, programs = self.fit
         count = recipe.training.evaluation_episodes
-        world = staged(recipe, environment, count, VALIDATION_SEED)
-        with evaluating(*programs):
+        with evaluating(*programs), closing(staged(recipe, environment, count, VALIDATION_SEED)) as world:
             self.played = play(world, or_nothing(programs.guide), count, deterministic=recipe.training.deterministic)
         return "mean_return", float(self.played.returns.mean())
 

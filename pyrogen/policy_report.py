@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -85,8 +85,8 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> list[Exhibit]:
 def _returns(run: Run, recipe: ControlRecipe, programs: Programs) -> list[Exhibit]:
     returns = list(evaluation(run).returns)
     if not returns:
-        with rehearsal():
-            returns = played(programs, stage_of(run, recipe, AT_ONCE, EVALUATION_SEED), AT_ONCE, False).returns.tolist()
+        with rehearsal(), closing(stage_of(run, recipe, AT_ONCE, EVALUATION_SEED)) as stage:
+            returns = played(programs, stage, AT_ONCE, False).returns.tolist()
     caption = f"The returns of {len(returns)} episodes that begin as none of training did."
     return [Exhibit("returns", "Returns", caption, pictures.histogram(returns, "return"))]
 
@@ -109,7 +109,7 @@ def _episode(run: Run, recipe: ControlRecipe, programs: Programs) -> tuple[list[
     try:
         stage = stage_of(run, drawn, 1, EVALUATION_SEED)
         copies: Any = getattr(stage, "environment", stage)
-        with _headless(), rehearsal(), evaluating(*programs):
+        with _headless(), rehearsal(), evaluating(*programs), closing(stage):
             pyro.set_rng_seed(0)
             found = play(stage, or_nothing(programs.guide), 1, watch=lambda: frames.append(_small(copies.render()[0])))
     except Exception as error:  # whatever an environment's own drawing raises, and what it needs that is not there

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 
@@ -20,16 +21,17 @@ from pyrogen.control_arguments import parse_training
 from pyrogen.control_recipe import ControlRecipe
 from pyrogen.control_settings import ControlSettings, Pace, learned_from
 from pyrogen.data import GymnasiumEnvironment, Normalized, Rollouts
-from pyrogen.errors import ProgramError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inferencedata import read_netcdf
+from pyrogen.models import OptimalTrajectories, UniformBox
 from pyrogen.policy_comparison import pooled_returns
 from pyrogen.policy_evaluation import stage_of
-from pyrogen.policy_fit import PolicyFit
-from pyrogen.recipe import Named
+from pyrogen.policy_fit import PolicyFit, Watch
+from pyrogen.recipe import Named, Programs
 from pyrogen.runs import Run
 
 TINY = ["--hidden", "[8]", "--critic-hidden", "[8]", "--evaluation-episodes", "2", "--device", "cpu"]
-OFTEN = ["--evaluate-every", "64", "--log-every", "16", "--compile", "off"]
+OFTEN = ["--evaluate-every", "40", "--log-every", "8", "--compile", "off"]
 CARTPOLE = ["policy", "--env", "CartPole-v1", *TINY, *OFTEN, "--num-environments", "4", "--recording-steps", "8"]
 SCALED = ["--minibatches", "2", "--uses", "2", "--normalize-observations", "true", "--normalize-rewards", "true"]
 PPO = [*CARTPOLE, "--objective", "ppo", *SCALED, "--steps", "256"]
@@ -37,6 +39,11 @@ SHORT = ["--env-settings", '{"max_episode_steps": 20}']
 SAC = ["policy", "--env", "Pendulum-v1", *SHORT, "--objective", "sac", *TINY, "--steps", "100", "--warmup", "60"]
 SAC += ["--exploration", "state-dependent", "--noise-steps", "7"]
 SAC += ["--compile", "off", "--batch-size", "8", "--evaluate-every", "10", "--log-every", "5"]
+
+GROUPS = ControlRecipe(
+    *(Named("policy", {"hidden": (8,)}), Named("ppo", {"critic_hidden": (8,)}), Named("CartPole-v1")),
+    training=ControlSettings(steps=64, num_environments=4, recording_steps=4, uses=2, minibatches=2),
+)
 
 
 def pyrogen(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -66,7 +73,7 @@ def test_metrics_tell_how_it_went(run: Path) -> None:
     assert {"environment_steps", "training_return", "training_length", "entropy", "kl_to_prior"} <= named
     assert max(row.get("environment_steps", 0) for row in rows) == 256  # --steps are of the environments
     scores = {row["step"]: row["validation_mean_return"] for row in rows if "validation_mean_return" in row}
-    assert len(scores) == 4
+    assert list(scores) == [5, 10, 15, 20, 25, 30, 32]
     assert scores[Run.open(run).chosen()] == max(scores.values())
     # With two choices and a uniform prior, entropy and divergence are log 2 together, in every state.
     assert all(abs(row["entropy"] + row["kl_to_prior"] - 0.6931) < 1e-3 for row in rows if "entropy" in row)
@@ -157,24 +164,46 @@ def assert_same(one: Path, other: Path) -> None:
     assert states[0] == states[1]
 
 
-@pytest.mark.parametrize("arguments", [PPO, SAC], ids=["recordings", "transitions"])
-def test_killed_and_resumed_is_the_same(
-    request: pytest.FixtureRequest, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+def check_killed(
+    uninterrupted: Path, killed_at: int, out: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uninterrupted = request.getfixturevalue("run" if arguments is PPO else "of_boxes")
-    step, log = random.Random().randrange(3, Run.open(uninterrupted).checkpoints()[-1]), fitting.Driver._log
+    """It goes on from the latest checkpoint."""
+    log = fitting.Driver._log
 
     def killed(self: Any, now: Any, bar: Any) -> None:
-        if now.index >= step:
+        if now.index >= killed_at:
             raise Killed
         log(self, now, bar)
 
     monkeypatch.setattr(fitting.Driver, "_log", killed)
     with pytest.raises(Killed):
-        main(["train", *arguments, "--out", str(tmp_path / "killed")])
+        main(["train", *arguments, "--out", str(out)])
     monkeypatch.setattr(fitting.Driver, "_log", log)
-    assert main(["resume", str(tmp_path / "killed")]) == 0
-    assert_same(uninterrupted, tmp_path / "killed")
+    assert main(["resume", str(out)]) == 0
+    assert_same(uninterrupted, out)
+
+
+# Of four rounds by a recording, a checkpoint at 5 is within the first use, at 10 between both, at 15 within the second.
+@pytest.mark.parametrize("killed_at", [6, 12, 17, random.Random(0).randrange(20, 32)])
+def test_killed_and_resumed_is_the_same(
+    run: Path, tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_killed(run, killed_at, tmp_path / "killed", PPO, monkeypatch)
+
+
+@pytest.mark.parametrize("killed_at", [random.Random(0).randrange(11, 40)])
+def test_killed_and_resumed_with_a_replay(
+    of_boxes: Path, tmp_path: Path, killed_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_killed(of_boxes, killed_at, tmp_path / "killed", SAC, monkeypatch)
+
+
+def test_mutant_groups_forgotten(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a recording is parted anew in the middle of a use, some environments are learned from twice."""
+    state = Rollouts.state_dict
+    monkeypatch.setattr(Rollouts, "state_dict", lambda self: state(self) | {"groups": []})
+    with pytest.raises(AssertionError):
+        check_killed(run, 6, tmp_path / "killed", PPO, monkeypatch)
 
 
 def test_killed_before_the_first_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,13 +233,13 @@ def test_an_interrupt_saves(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(fitting.Driver, "_log", interrupted)
-    code, _, err = pyrogen(capsys, "train", *PPO, "--log-every", "1", "--out", str(tmp_path / "stopped"))
+    code, _, err = pyrogen(capsys, "train", *PPO, "--out", str(tmp_path / "stopped"))
     monkeypatch.setattr(fitting.Driver, "_log", log)
     assert code == 130
     assert "pyrogen resume" in err
     assert Run.open(tmp_path / "stopped").checkpoints()[-1] == 7
     assert main(["resume", str(tmp_path / "stopped")]) == 0
-    assert Run.open(tmp_path / "stopped").checkpoints()[-1] == Run.open(run).checkpoints()[-1]
+    assert_same(run, tmp_path / "stopped")
 
 
 def test_resuming_without_the_scale_differs(run: Path, tmp_path: Path) -> None:
@@ -225,6 +254,41 @@ def test_resuming_without_the_scale_differs(run: Path, tmp_path: Path) -> None:
     assert main(["resume", str(out)]) == 0
     with pytest.raises(AssertionError):
         assert_same(run, out)
+
+
+def test_what_cannot_be_played_is_refused_before_training() -> None:
+    """And not in the first validation. Whether something was played then leaves no trace in what is learned."""
+    recipe = replace(GROUPS, training=replace(GROUPS.training, deterministic=True))
+    losses = []
+    for tried in (False, True):
+        fit = PolicyFit.begun(recipe)
+        training = fit.driven()[0] if tried else fit.recipe.fit(fit.environment, fit.programs)
+        losses.append([float(step.loss) for step in training])
+    assert losses[0] == losses[1]
+    without_mode = Programs(OptimalTrajectories(UniformBox(1)), UniformBox(1))
+    with pytest.raises(UsageError, match="actions of Uniform have no mode"):
+        fit._replace(programs=without_mode).driven()
+
+
+def test_environments_are_closed(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that were opened to look at, to validate, to evaluate and to report."""
+    opened: list[Any] = []
+    make, closed = gymnasium.make, []
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        env = make(*arguments, **settings)
+        monkeypatch.setattr(env, "close", lambda close=env.close: (closed.append(env), close()))
+        opened.append(env)
+        return env
+
+    monkeypatch.setattr(gymnasium, "make", counted)
+    shutil.copytree(run, out := tmp_path / "again", symlinks=True)
+    for command in (["evaluate", str(out), "--episodes", "3"], ["report", str(out)]):
+        assert main(command) == 0
+    assert len(opened) > 25
+    assert {id(env) for env in opened} == {id(env) for env in closed}
+    Watch(PolicyFit.begun(GROUPS), None).validate()
+    assert {id(env) for env in opened} == {id(env) for env in closed}
 
 
 def test_another_environment_is_refused(run: Path) -> None:
@@ -282,12 +346,6 @@ def check_groups(recipe: ControlRecipe, monkeypatch: pytest.MonkeyPatch) -> None
         one, other = drawn[number : number + steps], drawn[number + steps : number + 2 * steps]
         assert all(torch.equal(batch, group[0]) for group in (one, other) for batch in group)
         assert (one[0][:, :, None] != other[0][:, None]).any(-1).all()
-
-
-GROUPS = ControlRecipe(
-    *(Named("policy", {"hidden": (8,)}), Named("ppo", {"critic_hidden": (8,)}), Named("CartPole-v1")),
-    training=ControlSettings(steps=64, num_environments=4, recording_steps=4, uses=2, minibatches=2),
-)
 
 
 @pytest.mark.parametrize("critic_steps", [1, 3])
