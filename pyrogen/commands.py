@@ -1,6 +1,7 @@
 """What the command line does, one function a command; each returns what ``--json`` prints."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,17 @@ def resume(arguments: Sequence[str]) -> Result:
 def _drive(started: DatasetFit | PolicyFit, run: Run, options: Mapping[str, Any], resume: bool) -> Result:
     if options["track"] not in (None, "tensorboard"):
         raise UsageError(f"unknown tracker {options['track']!r}: there is tensorboard")
-    training, how = started.driven()
-    outcome = fit(
-        training,
-        run,
-        **how,
-        strict=options["strict"],
-        resume=resume,
-        show_progress=True,
-        track=tensorboard(run.path / "tensorboard") if options["track"] else None,
-    )
+    with closing(started):
+        training, how = started.driven()
+        outcome = fit(
+            training,
+            run,
+            **how,
+            strict=options["strict"],
+            resume=resume,
+            show_progress=True,
+            track=tensorboard(run.path / "tensorboard") if options["track"] else None,
+        )
     if outcome.exit_code:
         say(f"{outcome}; go on with `pyrogen resume {run.path}`")
     values = {"run": str(run.path), "step": outcome.step, "reason": outcome.reason, "best": outcome.best}

@@ -49,6 +49,9 @@ class DatasetFit(NamedTuple):
         """Return the manifest of its run."""
         return self.recipe.to_json(self.dataset)
 
+    def close(self) -> None:
+        """Leave the data as they are: nothing is open."""
+
     def driven(self) -> tuple[Training, dict[str, Any]]:
         """Return the training, and how :func:`~pyrogen.fitting.fit` is to drive it."""
         recipe, dataset, programs = self

@@ -90,6 +90,10 @@ class PolicyFit(NamedTuple):
             "per_datum": training.objective.sums_over_data and in_batch,
         }
 
+    def close(self) -> None:
+        """Close the environment."""
+        self.environment.close()
+
 
 class Watch:
     """Looks at how a policy does while it learns."""
