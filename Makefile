@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-disentangling bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
+.PHONY: setup run test test-slow test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-disentangling bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
 
 setup: $(STAMP)
 
@@ -23,9 +23,12 @@ run: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
 
+test-slow: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m "slow and not compiled"
+
 test-compiled: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal -m compiled --timeout 600
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal --compiled --timeout 900 tests/test_truth_*.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal --compiled -m "not compiled" --timeout 900 tests/test_truth_*.py
 
 test-arviz1:
 	@python312=$$(command -v python3.12 || command -v python3.13) && "$$python312" -c "" 2>/dev/null || python312=; \

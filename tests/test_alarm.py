@@ -118,6 +118,7 @@ def test_deciding_whether_to_compile_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path, capsys):
     out = tmp_path / "run"
     words = ["train", "generator", "--data", "iris", "--objective", "gan", "--penalty", "none", "--steps", "600"]

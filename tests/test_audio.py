@@ -342,6 +342,7 @@ def test_sounds_go_into_one_file_with_pauses(tmp_path):
 # The command line
 
 
+@pytest.mark.slow
 def test_from_a_folder_of_wavs_to_a_wav_that_plays(folder, tmp_path, capsys):
     run, out = tmp_path / "run", tmp_path / "a.wav"
     train = ["train", "wavenet", "--data", str(folder), "--seconds", "0.05", "--steps", "20", "--evaluate-every", "10"]

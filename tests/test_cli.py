@@ -63,6 +63,7 @@ def test_json_is_exactly_one_object(capsys: pytest.CaptureFixture[str], run: Pat
     assert metrics["elbo_bits_per_dim"]["value"] == pytest.approx(-metrics["elbo"]["value"] / 64 / np.log(2))
 
 
+@pytest.mark.slow
 def test_evidence_by_annealing(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
     words = ["--num-particles", "4", "--ais-steps", "40", "--ais-chains", "4", "--ais-data", "20", "--json"]
     code, out, _ = pyrogen(capsys, "evaluate", str(run), *words)
@@ -288,6 +289,7 @@ def test_the_reported_command_repeats_the_run(capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "again/metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -357,6 +359,7 @@ def test_bad_data_are_refused(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_plugin_package(tmp_path: Path) -> None:
     """A wheel of somebody else's brings a model, an objective and data, which are listed and train together."""
     import zipfile

@@ -19,7 +19,7 @@ import torch
 from pyro.infer import SVI
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal
 from scipy import stats
-from test_conformance import OBJECTIVES, ROWS, functions, tutorial
+from test_conformance import OBJECTIVES, ROWS, functions, one_of_each, tutorial
 from test_train import Adversary, adversarial
 from torch import nn
 from torch._guards import active_fake_mode
@@ -80,7 +80,7 @@ def test_programs_of_which_there_is_no_graph_run_without_one_and_say_so(objectiv
 
 
 @pytest.mark.parametrize("how", BACKENDS)
-@pytest.mark.parametrize(("objective", "program", "make"), CAPTURED, ids=[f"{o}-{p}" for o, p, _ in CAPTURED])
+@pytest.mark.parametrize(("objective", "program", "make"), one_of_each(CAPTURED))
 def test_conformance(objective, program, make, how):
     # Not by Adam: where a gradient is zero but for rounding, its steps are the rounding's sign.
     assert_same_fit(make, OBJECTIVES[objective], how, optimizer=partial(torch.optim.SGD, lr=1e-4, momentum=0.9))
@@ -892,6 +892,7 @@ def uncompiled_parts(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_a_loop_is_rolled_up(uncompiled_parts):
     """The same losses and gradients from parts, whose operations are a fraction of the whole's."""
     assert_same_fit(chain, partial(ELBO, analytic_kl=False), True)
@@ -899,6 +900,7 @@ def test_a_loop_is_rolled_up(uncompiled_parts):
     assert uncompiled_parts["operations"] < uncompiled_parts["whole"] / 2
 
 
+@pytest.mark.slow
 def test_twice_the_length_is_not_twice_the_work_for_the_compiler(uncompiled_parts):
     sizes = []
     for length in (60, 120):

@@ -309,6 +309,16 @@ def test_a_vae_by_two_likelihoods_has_its_own_parameters():
 # Plates: the data's loss is the sum of each datum's
 
 
+def one_of_each(rows):
+    """Make parameters of rows, and leave all but the first of each objective to the slow tests."""
+    seen, parameters = set(), []
+    for row in rows:
+        marks = [pytest.mark.slow] if row[0] in seen else []
+        parameters.append(pytest.param(*row, marks=marks, id="-".join(map(str, row[:2]))))
+        seen.add(row[0])
+    return parameters
+
+
 @pytest.mark.parametrize("objective", [IWAE(4), Renyi(0.5, 4), Renyi(-1.0, 4), ELBO(4), MaximumLikelihood()], ids=repr)
 def test_loss_of_data_is_the_sum_of_losses(objective):
     """With draws that are the same for every datum (a ``Delta`` guide), nothing is left to chance."""

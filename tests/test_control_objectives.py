@@ -128,6 +128,7 @@ CAPTURED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BACKENDS)
 @pytest.mark.parametrize(("objective", "program"), CAPTURED)
 def test_captured(objective, program, how):

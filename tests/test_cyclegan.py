@@ -113,6 +113,7 @@ def test_both_players(program, setting):
         assert any(g.abs().sum() > 0 for g in gradients)
 
 
+@pytest.mark.slow
 @table
 def test_captured(program, setting):
     """The same losses and parameters as without a graph, histories in it."""

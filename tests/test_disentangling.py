@@ -50,6 +50,7 @@ def test_factor_vae(program):
     assert [g is not None for g in gradients] == [True] * len(critic) + [False] * len(programs)
 
 
+@pytest.mark.slow
 @table
 def test_captured(program):
     assert_same_fit(PROGRAMS[program], factor_vae, optimizer=sgd, critic_optimizer=sgd)

@@ -94,6 +94,7 @@ def test_the_page_on_report_cards(capsys: pytest.CaptureFixture[str]) -> None:
     assert stderr == pytest.approx(0.5 / 201, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_page_on_representations(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/representation.md").read_text(), re.S)
     exec(compile(block, "docs/representation.md", "exec"), {})
@@ -113,6 +114,7 @@ def test_the_page_on_outliers(capsys: pytest.CaptureFixture[str]) -> None:
     assert Path("scores.csv").read_text().startswith("set,row,likelihood,ratio,typicality,waic\n")
 
 
+@pytest.mark.slow
 def test_the_page_on_missing_values(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/missing.md").read_text(), re.S)
     exec(compile(block, "docs/missing.md", "exec"), {})
@@ -202,6 +204,7 @@ def test_the_page_on_planning(capsys: pytest.CaptureFixture[str]) -> None:
     assert evidence[1] > evidence[2] + 0.15
 
 
+@pytest.mark.slow
 def test_readme_commands(capsys: pytest.CaptureFixture[str]) -> None:
     commands = re.findall(r"^pyrogen (.*)", README, re.M)
     assert len(commands) >= 5

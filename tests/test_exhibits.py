@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from pyro import poutine
 
@@ -30,6 +31,7 @@ def test_decoding_is_of_the_latents_that_were_given():
     assert not torch.allclose(drawn, truth)
 
 
+@pytest.mark.slow
 def test_calibration_is_shown_of_what_there_is():
     """A classifier's forecasts; a guide's ranks and replicates; M2's all three; an implicit model's replicates."""
     data = digits(pixels="dynamic-binary", labels=50)

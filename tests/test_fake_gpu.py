@@ -13,6 +13,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from test_conformance import one_of_each
 from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -275,7 +276,7 @@ def run(objective, model, guide, args, **settings):
     return player
 
 
-@pytest.mark.parametrize(("objective", "program", "make"), ROWS, ids=[f"{o}-{p}" for o, p, _ in ROWS])
+@pytest.mark.parametrize(("objective", "program", "make"), one_of_each(ROWS))
 def test_loss_backward_and_gradients_stay_on_the_device(objective, program, make):
     model, guide, args = make()
     learner = on_device(MADE[objective]())

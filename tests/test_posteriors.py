@@ -9,6 +9,7 @@ import torch
 from pyro.infer import Predictive
 from pyro.nn import PyroModule
 from test_compile import assert_same_fit
+from test_conformance import one_of_each
 from test_implicit import Critic, both, sgd
 from torch import nn
 
@@ -149,7 +150,9 @@ def test_objective_and_program(objective, program):
         assert sum(g is None for g in gradients[: len(critics)]) <= 1
 
 
-@pytest.mark.parametrize(("objective", "program"), [row for row in ROWS if row[1] in ("implicit", "conditional")])
+@pytest.mark.parametrize(
+    ("objective", "program"), one_of_each([row for row in ROWS if row[1] in ("implicit", "conditional")])
+)
 def test_captured(objective, program):
     check_captured(objective, program, "capture")
 

@@ -231,6 +231,7 @@ def test_a_graph_for_each_stage(how):
     assert made[-1].network.growth.stage == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "compile"), [(1, False), (3, False), (6, False), (7, False), (3, "capture")])
 def test_resumed_is_the_same(at, compile):
     """Bit for bit: in a fade, and where a stage begins."""

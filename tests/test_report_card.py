@@ -355,6 +355,7 @@ def test_labels_that_are_inferred_are_held_to_what_is_simulated(dataset):
     assert abs(few.value) < 4.5 * few.stderr  # of data whose labels are known, on either side
 
 
+@pytest.mark.slow
 def test_the_command_fills_in_a_card_and_the_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = tmp_path / "run"
     main(["train", "vae", "--data", "digits", "--steps", "20", "--hidden", "[8]", "--latent", "2", "--out", str(run)])

@@ -64,6 +64,7 @@ def test_killed_and_resumed_is_the_same(uninterrupted: Path, tmp_path: Path, aft
     assert_same(uninterrupted, out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_finishes_the_step_and_saves(uninterrupted: Path, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "signalled"
@@ -114,6 +115,7 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path, tmp_path: 
     assert_same(uninterrupted, out)
 
 
+@pytest.mark.slow
 def test_two_writers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "shared"
     with start(out, "--steps", "100000") as process:

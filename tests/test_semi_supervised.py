@@ -84,6 +84,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "_installed", lambda kind: found(kind) | ours.get(kind, {}))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)

@@ -93,6 +93,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(capsys, texts, tmp_path):
     assert torch.equal(*(next(iter(state["programs"].values())) for state in states))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "settings"),
     [
@@ -161,6 +162,7 @@ def test_a_graph_of_sparse_counts_is_not_compiled_and_says_so(capsys, texts, tmp
     assert "sparse" in said
 
 
+@pytest.mark.slow
 def test_components_of_a_mixture_are_trained_measured_and_drawn_as_they_were_learned(capsys, tmp_path):
     out = str(tmp_path / "run")
     words = ["--data", "iris", "--components", "6", "--steps", "300", "--learning-rate", "0.03", "--out", out, *QUIET]

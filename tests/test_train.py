@@ -76,6 +76,7 @@ def adversarial(norm="batch", generator_norm=True, **settings):
     return objective, model, train(objective, model, None, batches, adam, adam, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", [False, "capture"])
 @pytest.mark.parametrize("norm", ["batch", "spectral", "none"])
 def test_either_players_step_leaves_the_other_as_it_was(norm, compile, monkeypatch):

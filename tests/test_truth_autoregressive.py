@@ -130,6 +130,7 @@ class Peeking(Causal):
 # A density
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_probabilities_of_all_images_add_up_to_one(name):
     d = distribution(name, 4, 4)

@@ -174,6 +174,7 @@ def test_an_exact_start_gives_the_exact_evidence():
     assert abs(sandwich.gap.value) < 1e-9
 
 
+@pytest.mark.slow
 def test_ppca_is_sandwiched():
     """From the prior; the way back starts at exact draws of the posterior, since these data were not simulated."""
     x, count = X[:1], 100

@@ -179,6 +179,7 @@ def test_conjugates_of_activations_are_what_their_formulas_say(divergence):
     assert conjugate(large).isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", SMALL)
 @pytest.mark.parametrize("divergence", fgan.DIVERGENCES)
 def test_trained_bounds(divergence, pair):
@@ -464,6 +465,7 @@ def test_the_wasserstein_distance_by_a_penalised_critic():
     assert float(-value) == pytest.approx(1.0, abs=0.06)
 
 
+@pytest.mark.slow
 def test_parallel_lines():
     """Where the critic is sure, minimax has no gradient left; the non-saturating game has."""
     assert arrives("non-saturating")
