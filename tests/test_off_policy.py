@@ -4,12 +4,15 @@ import copy
 from functools import partial
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
 
+import pyrogen.inference.draws
+import pyrogen.inference.mpo
 from pyrogen.data import Outcome, Rollouts
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference import MPO, SAC, VIREL, SoftQ, off_policy_entries, train
 from pyrogen.models import (
     CategoricalPolicy,
@@ -57,6 +60,22 @@ def of_choices(counted=False, learned=False, **settings):
     return objective, OptimalTrajectories(prior, 0.5), CategoricalPolicy(network()), transitions(False, counted)
 
 
+class Forbids(CategoricalPolicy):
+    """The last choice is never taken."""
+
+    def distribution(self, observation):
+        logits = self.network(observation)
+        return dist.Categorical(logits=logits.masked_fill(torch.arange(4) == 3, -torch.inf))
+
+
+def of_allowed_choices(agreed=True, **settings):
+    """A policy that forbids a choice, and a prior that does, or permits it."""
+    objective, model, _, columns = of_choices(learned=True, **settings)
+    prior = Forbids(model.prior.network) if agreed else model.prior
+    columns["action"] = columns["action"].clamp(max=2)
+    return objective, OptimalTrajectories(prior, 0.5), Forbids(MLP(3, 4, (5,))), columns
+
+
 def mpo(programs, **settings):
     objective, model, policy, columns = programs()
     return MPO(objective.critic, policy, num_draws=3, period=2, **settings), model, policy, columns
@@ -73,8 +92,8 @@ def virel(programs, **settings):
     return VIREL(objective.critic, **settings), *rest
 
 
-def of_values():
-    model = OptimalTrajectories(UniformChoice(4), 0.5)
+def of_values(prior=None):
+    model = OptimalTrajectories(UniformChoice(4) if prior is None else prior, 0.5)
     policy = SoftQPolicy(model.prior, MLP(3, 4, (5,)))
     return SoftQ(policy.network), model, policy, transitions(bounded=False)
 
@@ -97,6 +116,17 @@ ROWS = {
     "virel, choices": partial(virel, of_choices),
     "virel, learned prior": partial(virel, partial(of_choices, learned=True)),
 }
+MASKED = {
+    "sac": partial(of_allowed_choices, target_divergence=0.5),
+    "mpo": partial(mpo, of_allowed_choices),
+    "virel": partial(virel, of_allowed_choices),
+}
+ROWS |= {f"{name}, masked choices": make for name, make in MASKED.items()}
+ROWS |= {f"{name}, choices that the prior permits": make for name, make in {
+    "sac": partial(of_allowed_choices, agreed=False),
+    "mpo": partial(mpo, partial(of_allowed_choices, agreed=False)),
+    "virel": partial(virel, partial(of_allowed_choices, agreed=False)),
+}.items()}  # fmt: skip
 table = pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
 
 
@@ -127,11 +157,56 @@ def test_players(make):
         assert loss.shape == ()
         assert loss.isfinite()
         assert all(g.isfinite().all() for g in torch.autograd.grad(loss, learned, retain_graph=True))
+        with torch.no_grad():
+            assert loss_of(model, policy, **columns).isfinite()
+    multipliers = [p for name, p in objective.named_parameters() if name.startswith("log_")]
+    reached = torch.autograd.grad(objective(model, policy, **columns), [programs[0], *multipliers], allow_unused=True)
+    assert all(g is None for g in reached[1:])
     assert objective.learns_from == "transitions"
     assert all(not p.requires_grad for p in objective.target.parameters())
     if has_critic(objective):
         reached = torch.autograd.grad(loss, programs, allow_unused=True)
         assert all(g is None for g in reached)
+
+
+@pytest.mark.parametrize("make", MASKED.values(), ids=MASKED)
+def test_mutant_mean_over_what_is_never_taken(make, monkeypatch):
+    """Nothing times infinity is no number."""
+    for module in (pyrogen.inference.draws, pyrogen.inference.mpo):
+        monkeypatch.setattr(module, "weighted", lambda weights, values: (weights * values).sum(0))
+    with pytest.raises(AssertionError):
+        test_players(make)
+
+
+class Deep(nn.Module):
+    """A critic with a dimension too many where actions were taken, as of a linear layer's single output."""
+
+    def __init__(self, critic):
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, observation, action):
+        values = self.critic(observation, action)
+        return values.unsqueeze(-1) if action.dim() == 3 else values
+
+
+@pytest.mark.parametrize("make", [in_a_box, *(ROWS[name] for name in ("mpo", "virel"))], ids=["sac", "mpo", "virel"])
+def test_a_critic_of_another_shape(make):
+    """It is refused, and not broadcast against its targets."""
+    objective, model, policy, columns = make()
+    objective.critic = Deep(objective.critic)
+    with pytest.raises(ProgramError, match=r"shape \(2, 1, 6, 1\) for actions.*expected \(num_critics, 1, 6\)"):
+        objective.critic_loss(model, policy, **columns)
+
+
+def test_soft_q_wants_its_own_policy_of_allowed_choices():
+    """What both forbid is no difference, and hides none."""
+    objective, model, policy, columns = of_values(Forbids(MLP(3, 4, (5,))))
+    assert objective(model, policy, **columns).isfinite()
+    others = (SoftQPolicy(model.prior, MLP(3, 4, (5,))), SoftQPolicy(UniformChoice(4), policy.network))
+    for guide in others:
+        with pytest.raises(ProgramError, match=r"make it of both, SoftQPolicy\(prior, network\)"):
+            objective(model, guide, **columns)
 
 
 @pytest.mark.parametrize("compile", ["capture", pytest.param(True, marks=pytest.mark.compiled)])

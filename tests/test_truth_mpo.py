@@ -15,8 +15,8 @@ from pyrogen.distributions import TanhNormal
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation import policy_values, variational_values
 from pyrogen.inference import MPO, train
+from pyrogen.inference.draws import drawn
 from pyrogen.inference.improvement import Improvement, fit_of
-from pyrogen.inference.transitions import Draws, drawn
 from pyrogen.mdp import MDP
 from pyrogen.models import (
     OptimalTrajectories,
@@ -35,7 +35,7 @@ def improvement(scale=1.0):
     """Any gains and probabilities of an old policy."""
     pyro.set_rng_seed(3)
     log_p = torch.randn(4, 1, 3).log_softmax(0)
-    return Improvement(Draws(torch.arange(4.0), log_p, log_p), scale * torch.randn(4, 1, 3))
+    return Improvement(drawn(dist.Categorical(logits=log_p.movedim(0, -1)), 1), scale * torch.randn(4, 1, 3))
 
 
 def kl(q, log_p):
@@ -372,9 +372,7 @@ def test_divergences_of_squashed_policies():
 
 def test_mutant_direction_of_the_divergence():
     with pytest.raises(AssertionError):
-        check_divergences(
-            lambda draws, new: fit_of(drawn(new, 3), TanhNormal(draws.normal.loc, draws.normal.scale).to_event(1))
-        )
+        check_divergences(lambda draws, new: fit_of(drawn(new, 3), draws.policy))
 
 
 def test_divergence_of_choices():

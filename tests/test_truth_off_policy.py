@@ -11,6 +11,7 @@ from known_answers import SOFT_MDP_TRUTH as T
 from torch import nn
 
 from pyrogen.distributions import TanhNormal
+from pyrogen.distributions.tanh_normal import Squash
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation import variational_values
 from pyrogen.inference import SAC, SoftQ, sac, train
@@ -18,6 +19,7 @@ from pyrogen.mdp import MDP
 from pyrogen.models import (
     CategoricalPolicy,
     OptimalTrajectories,
+    Policy,
     SoftQPolicy,
     TanhNormalPolicy,
     UniformBox,
@@ -249,10 +251,7 @@ def test_mutant_losses(mutant):
 
 @double
 def test_mutant_without_the_determinant(monkeypatch):
-    def log_prob(self, value):
-        return self.base_dist.log_prob(value.atanh())
-
-    monkeypatch.setattr(TanhNormal, "log_prob", log_prob)
+    monkeypatch.setattr(Squash, "log_abs_det_jacobian", lambda self, x, y: torch.zeros_like(x))
     with pytest.raises(AssertionError):
         check_losses(SAC)
 
@@ -262,6 +261,81 @@ def test_mutant_without_the_determinant(monkeypatch):
 def test_mutant_fixed_points(mutant):
     with pytest.raises(AssertionError):
         check_sac(mutant, None, 0.5)
+
+
+# Near the end of a box, and beyond where single precision tells actions apart
+
+
+class Drawn(Policy):
+    """One squashed normal for all."""
+
+    def __init__(self, loc, scale):
+        super().__init__()
+        self.loc, self.scale = nn.Parameter(torch.tensor(loc)), nn.Parameter(torch.tensor(scale))
+
+    def distribution(self, observation):
+        return TanhNormal(self.loc.expand(*observation.shape, 1), self.scale).to_event(1)
+
+
+class Nothing(nn.Module):
+    """Two critics that know no difference."""
+
+    def forward(self, observation, action):
+        return torch.zeros(2, *action.shape[:-1])
+
+
+def entropic(policy, prior, rows=20_000):
+    """The loss of a policy that is to be near its prior, and nothing else."""
+    nothing, ends = torch.zeros(1, rows), torch.ones(1, rows, dtype=torch.bool)
+    columns = {"observation": nothing, "next_observation": nothing, "action": torch.zeros(1, rows, 1)}
+    columns |= {"reward": nothing, "terminated": ends, "truncated": ~ends}
+    pyro.set_rng_seed(0)
+    return SAC(Nothing())(OptimalTrajectories(prior), policy, **columns)
+
+
+def check_pathwise(loc, scale, rows=20_000):
+    """The gradient of the divergence from any action in the box, by quadrature: of -log(1 - tanh^2 u), 2 tanh u."""
+    policy = Drawn(loc, scale)
+    found = torch.autograd.grad(entropic(policy, UniformBox(1), rows), (policy.loc, policy.scale))
+    eps = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+    weight = (-0.5 * eps**2).exp() / (-0.5 * eps**2).exp().sum()
+    slope = 2 * (loc + scale * eps).tanh()
+    for gradient, of_draw, known in zip(found, (slope, slope * eps), (0.0, -1 / scale), strict=True):
+        mean = (weight * of_draw).sum()
+        error = ((weight * of_draw**2).sum() - mean**2).clamp(min=0).sqrt() / rows**0.5
+        assert abs(gradient.item() - (mean + known)) < 4.5 * error + 1e-5 * abs(mean + known)
+
+
+ENDS = pytest.mark.parametrize(("loc", "scale"), [(4.5, 0.5), (7.0, 0.3), (-9.0, 0.5)])
+
+
+@ENDS
+def test_gradients_near_an_end(loc, scale):
+    check_pathwise(loc, scale)
+
+
+def test_gradients_in_the_middle():
+    check_pathwise(0.5, 0.8)
+
+
+@ENDS
+def test_mutant_density_of_rounded_actions(loc, scale, monkeypatch):
+    """Mutant: scores are those of recorded actions, which beyond the end no longer tell their variables."""
+
+    def of_actions(policy, num_draws):
+        draws = drawn(policy, num_draws)
+        return draws._replace(log_prob=policy.log_prob(draws.actions))
+
+    drawn = sac.drawn
+    monkeypatch.setattr(sac, "drawn", of_actions)
+    with pytest.raises(AssertionError):
+        check_pathwise(loc, scale)
+
+
+@ENDS
+def test_a_prior_near_an_end(loc, scale):
+    """It is asked by the same variables: a policy does not diverge from itself."""
+    assert entropic(policy := Drawn(loc, scale), policy).item() == pytest.approx(0.0, abs=1e-6)
 
 
 # One decision with a closed form: prior N(0, 1), reward -c (a - m)^2 / 2
@@ -325,7 +399,9 @@ def check_bandit(make, monkeypatch, beta, temperature, target, num_steps):
     assert pyro.param("loc").item() == pytest.approx(loc, abs=1e-6)
     assert pyro.param("log_scale").exp().item() == pytest.approx(scale, abs=1e-6)
     assert float(objective.beta) == pytest.approx(beta, abs=1e-6)
-    assert divergence == pytest.approx(target or divergence)
+    found_loc, found_scale = pyro.param("loc").item(), pyro.param("log_scale").exp().item()
+    found = 0.5 * (found_scale**2 + found_loc**2 - 1) - math.log(found_scale)
+    assert found == pytest.approx(divergence if target is None else target, abs=1e-6)
 
 
 @double

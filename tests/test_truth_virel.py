@@ -292,6 +292,6 @@ def test_settings_and_programs_that_do_not_fit():
         def distribution(self, observation):
             return dist.Poisson(self.scale).to_event(1)
 
-    with pytest.raises(ProgramError, match="pass no gradient to its parameters: give site 'action' a distribution"):
+    with pytest.raises(ProgramError, match="draws site 'action' from Poisson, which has no rsample"):
         VIREL(Quadratic())(OptimalTrajectories(NoGradient(1.0, 1.0, 8)), NoGradient(1.0, 2.0, 8),
                            **every_transition() | {"action": torch.zeros(1, 8, 1)})  # fmt: skip

@@ -9,7 +9,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyrogen.inference.transitions import Draws, normal_below
+from pyrogen.inference.draws import Draws, normal_below
 
 __all__ = ["Fit", "Improvement", "fit_of"]
 
@@ -44,7 +44,7 @@ class Improvement(NamedTuple):
 
     def value(self) -> Tensor:
         r"""Return :math:`\mathbb{E}_{\pi_k}[G]`, what :math:`\pi_k` has itself, shape ``(1, batch)``."""
-        return (self.draws.log_weights.exp() * self.gains).sum(0)
+        return self.draws.mean(self.gains)
 
 
 class Fit(NamedTuple):
@@ -66,11 +66,10 @@ def fit_of(draws: Draws, policy: TorchDistribution) -> Fit:
     The likelihoods of :math:`\mathcal{N}(\mu, \sigma_k)` and :math:`\mathcal{N}(\mu_k, \sigma)` are added: the gradient
     at :math:`\pi_k` is that of the policy's own, and each of the two divergences has a bound of its own.
     """
-    normal, old = normal_below(policy), draws.normal
-    if normal is None or old is None:
+    normal, old = normal_below(policy), normal_below(draws.policy)
+    if normal is None or old is None or draws.variables is None:
         log_prob = policy.log_prob(draws.actions)
-        divergence = (draws.log_weights.exp() * (draws.log_prob - log_prob)).sum(0)
-        return Fit(log_prob, divergence.mean().unsqueeze(0))
+        return Fit(log_prob, draws.mean(draws.log_prob - log_prob).mean().unsqueeze(0))
     parts = dist.Normal(normal.loc, old.scale), dist.Normal(old.loc, normal.scale)
     scores = [sum_rightmost(part.log_prob(draws.variables), policy.event_dim) for part in parts]
     divergences = [sum_rightmost(kl_divergence(old, part), policy.event_dim).mean() for part in parts]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError, UsageError
+from pyrogen.inference.draws import drawn, weighted
 from pyrogen.inference.improvement import Improvement, fit_of
 from pyrogen.inference.lagging import follow, frozen
 from pyrogen.inference.objective import Objective, Player
@@ -15,7 +16,6 @@ from pyrogen.inference.transitions import (
     action_values,
     check_settings,
     choices,
-    drawn,
     next_choices,
     td_targets,
     values_taken,
@@ -90,7 +90,7 @@ class MPO(Objective):
     Raises:
         UsageError: for settings out of range, and where transitions lack a column.
         ProgramError: for a guide that is no such module, or not the one that learns; where the guide draws anything but
-            ``action``, or programs do not fit together.
+            ``action``, programs do not fit together, or a critic returns another shape.
 
     References:
         Maximum a Posteriori Policy Optimisation (Abdolmaleki et al., 2018), https://arxiv.org/abs/1806.06920
@@ -161,11 +161,11 @@ class MPO(Objective):
         seen = choices(model, or_nothing(guide), kwargs)
         improved = self._improved(seen, kwargs["observation"])
         fit = fit_of(improved.draws, seen.policy)
-        log_p = seen.prior.log_prob(improved.draws.actions)
+        log_p = improved.draws.log_prob_under(seen.prior)
         excess = fit.divergences - self.bounds[: len(fit.divergences)]
         multipliers = self.log_multipliers.detach().exp()[: len(excess)]
         weights = improved.weights(self.multiplier.detach())
-        return -(weights * (fit.log_prob + log_p)).sum(0).mean() + (multipliers * excess).sum()
+        return -weighted(weights, fit.log_prob + log_p).mean() + (multipliers * excess).sum()
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the critics' mean squared errors, the dual of the E-step, and that of the M-step, added up."""
@@ -211,7 +211,7 @@ class MPO(Objective):
         draws = drawn(old, self.num_draws)
         values = action_values(self.target, observation, draws).amin(0)
         is_possible = draws.log_weights > -torch.inf  # what neither does gains nothing, and not inf - inf
-        relative = torch.where(is_possible, seen.prior.log_prob(draws.actions) - draws.log_prob, 0.0)
+        relative = torch.where(is_possible, draws.log_prob_under(seen.prior) - draws.log_prob, 0.0)
         return Improvement(draws, values + relative)
 
     def _check(self, guide: Program | None) -> None:

@@ -3,25 +3,23 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import UsageError
+from pyrogen.inference.draws import Draws, check_pathwise, drawn
 from pyrogen.inference.lagging import follow, frozen
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.transitions import (
     Choices,
-    Draws,
     action_values,
     check_settings,
     choices,
-    drawn,
     next_choices,
     td_targets,
     values_taken,
 )
-from pyrogen.sites import Program, or_nothing, unwrapped
+from pyrogen.sites import Program, or_nothing
 
 __all__ = ["SAC"]
 
@@ -119,18 +117,12 @@ class SAC(Objective):
         with torch.no_grad():
             found = choices(model, or_nothing(guide), kwargs)
             targets = self._targets(found, next_choices(model, or_nothing(guide), kwargs), kwargs)
-        values = values_taken(self.critic, kwargs)
-        if values.shape[1:] != targets.shape:
-            raise ProgramError(
-                f"the critic returned shape {tuple(values.shape)} for actions that were taken, expected (num_critics, "
-                f"{', '.join(map(str, targets.shape))}): pyrogen.nn.ActionValues of as many actions"
-            )
-        loss = 0.5 * (values - targets).square().sum(0).mean()
+        loss = 0.5 * (values_taken(self.critic, kwargs) - targets).square().sum(0).mean()
         if self.log_beta is None or self.target_divergence is None:
             return loss
         with torch.no_grad():
             draws, divergences = self._acted(found)
-            divergence = (draws.log_weights.exp() * divergences).sum(0).mean()
+            divergence = draws.mean(divergences).mean()
         return loss + self.log_beta.exp() * (self.target_divergence - divergence)
 
     def after_step(self, player: Player) -> None:
@@ -152,18 +144,13 @@ class SAC(Objective):
         """Return soft values in nats, shape ``(1, batch)``."""
         draws, divergences = self._acted(found)
         Q = self._least(action_values(critic, observation, draws))
-        return (draws.log_weights.exp() * (Q - self.beta * divergences)).sum(0)
+        return draws.mean(Q - self.beta * divergences)
 
     def _acted(self, found: Choices) -> tuple[Draws, Tensor]:
         r"""Return actions of the policy, and :math:`\log q - \log p` of each in nats, shape ``(n, 1, batch)``."""
-        if not (found.policy.has_rsample or isinstance(found.policy, dist.Categorical)):
-            raise ProgramError(
-                f"the guide draws site 'action' from {type(unwrapped(found.policy)).__name__}, which has no rsample, "
-                f"so that no gradient comes through the critics: choose a TanhNormal or a Categorical, or learn by MPO"
-            )
+        check_pathwise(found.policy)
         draws = drawn(found.policy, 1)
-        is_taken = draws.log_weights > -torch.inf  # what is never chosen counts nothing, however far it diverges
-        return draws, torch.where(is_taken, draws.log_prob - found.prior.log_prob(draws.actions), 0.0)
+        return draws, draws.log_prob - draws.log_prob_under(found.prior)
 
     @staticmethod
     def _least(values: Tensor) -> Tensor:

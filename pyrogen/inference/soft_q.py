@@ -100,8 +100,10 @@ class SoftQ(Objective):
             )
         if is_validation_enabled():
             expected = (found.prior.logits + Q).log_softmax(-1)
-            off = (found.policy.logits - expected).abs().max()
-            if off > torch.finfo(Q.dtype).eps ** 0.5 * (10 + expected.abs().max()):
+            both_forbid = (expected == -torch.inf) & (found.policy.logits == -torch.inf)
+            off = torch.where(both_forbid, 0.0, found.policy.logits - expected).abs().max()
+            largest = torch.where(expected == -torch.inf, 0.0, expected).abs().max()
+            if not off <= torch.finfo(Q.dtype).eps ** 0.5 * (10 + largest):  # nor is NaN below a bound
                 raise ProgramError(
                     f"the guide's log-probabilities are up to {off.item():.3g} nats from those of the model's prior "
                     f"and the network: make it of both, SoftQPolicy(prior, network)"

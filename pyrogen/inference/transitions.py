@@ -1,29 +1,24 @@
 """What programs and critics say of actions at replayed observations, those that were never taken included."""
 
 from collections.abc import Mapping
-from math import log
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyrogen.distributions import TanhNormal
 from pyrogen.errors import ProgramError, UsageError
+from pyrogen.inference.draws import Draws
 from pyrogen.inference.recordings import replayed
 from pyrogen.inference.returns import lambda_returns
 from pyrogen.sites import Program, is_latent, sample_sites
 
 __all__ = [
     "Choices",
-    "Draws",
     "action_values",
     "check_settings",
     "choices",
-    "drawn",
     "next_choices",
-    "normal_below",
     "td_targets",
     "values_taken",
 ]
@@ -43,24 +38,6 @@ class Choices(NamedTuple):
     policy: TorchDistribution
     prior: TorchDistribution
     optimality: Tensor
-
-
-class Draws(NamedTuple):
-    r"""Actions at each of some observations, and what each counts in a mean over the policy.
-
-    Attributes:
-        actions: all choices, or draws, shape ``(n, 1, batch, ...)``.
-        log_prob: their log-probability under the policy, in nats, shape ``(n, 1, batch)``.
-        log_weights: the logarithm of the probability of a choice, or of :math:`1 / n`, shape ``(n, 1, batch)``.
-        normal: where actions are (hyperbolic tangents of) normal variables, the distribution of these.
-        variables: and the variables, shape as ``actions``.
-    """
-
-    actions: Tensor
-    log_prob: Tensor
-    log_weights: Tensor
-    normal: dist.Normal | None = None
-    variables: Tensor | None = None
 
 
 def choices(model: Program, guide: Program, columns: Mapping[str, Any]) -> Choices:
@@ -100,33 +77,6 @@ def next_choices(model: Program, guide: Program, columns: Mapping[str, Any]) -> 
     return choices(model, guide, {**columns, "observation": columns.get("next_observation")})
 
 
-def drawn(policy: TorchDistribution, num_draws: int) -> Draws:
-    """Return all choices of a policy, or draws of it, which have a gradient where it has ``rsample``."""
-    if isinstance(policy, dist.Categorical):
-        log_prob = policy.logits.movedim(-1, 0)
-        return Draws(policy.enumerate_support(), log_prob, log_prob)
-    normal = normal_below(policy)
-    if normal is None:
-        variables, actions = None, (policy.rsample if policy.has_rsample else policy.sample)((num_draws,))
-    else:
-        variables = actions = normal.rsample((num_draws,))
-        for transform in getattr(_inner(policy), "transforms", ()):
-            actions = transform(actions)
-    log_prob = policy.log_prob(actions)
-    return Draws(actions, log_prob, torch.full_like(log_prob, -log(num_draws)), normal, variables)
-
-
-def normal_below(policy: TorchDistribution) -> dist.Normal | None:
-    """Return the distribution of the normal variables that actions are, or are hyperbolic tangents of, if they are."""
-    inner = _inner(policy)
-    inner = inner.base_dist if isinstance(inner, TanhNormal) else inner
-    return inner if isinstance(inner, dist.Normal) else None
-
-
-def _inner(policy: TorchDistribution) -> TorchDistribution:
-    return policy.base_dist if isinstance(policy, dist.Independent) else policy
-
-
 def action_values(critic: nn.Module, observation: Tensor, draws: Draws) -> Tensor:
     """Return what each of several critics says of actions, shape ``(num_critics, n, 1, batch)``.
 
@@ -134,7 +84,7 @@ def action_values(critic: nn.Module, observation: Tensor, draws: Draws) -> Tenso
         ProgramError: where a critic returns another shape.
     """
     expected = draws.log_prob.shape
-    if draws.log_weights is draws.log_prob:
+    if draws.is_choice:
         values = critic(observation).movedim(-1, 1)
     else:
         values = critic(observation.expand(len(draws.actions), *observation.shape), draws.actions)
@@ -147,8 +97,18 @@ def action_values(critic: nn.Module, observation: Tensor, draws: Draws) -> Tenso
 
 
 def values_taken(critic: nn.Module, columns: Mapping[str, Tensor]) -> Tensor:
-    """Return what each of several critics says of the actions that were taken, shape ``(num_critics, 1, batch)``."""
-    return critic(columns["observation"], columns["action"])
+    """Return what each of several critics says of the actions that were taken, shape ``(num_critics, 1, batch)``.
+
+    Raises:
+        ProgramError: where a critic returns another shape.
+    """
+    values, expected = critic(columns["observation"], columns["action"]), columns["terminated"].shape
+    if values.shape[1:] != expected:
+        raise ProgramError(
+            f"the critic returned shape {tuple(values.shape)} for actions that were taken, expected (num_critics, "
+            f"{', '.join(map(str, expected))}): pyrogen.nn.ActionValues of as many actions"
+        )
+    return values
 
 
 def td_targets(columns: Mapping[str, Tensor], rewards: Tensor, next_values: Tensor, discount: float) -> Tensor:

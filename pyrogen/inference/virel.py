@@ -6,16 +6,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pyrogen.errors import ProgramError, UsageError
+from pyrogen.errors import UsageError
+from pyrogen.inference.draws import check_pathwise, drawn
 from pyrogen.inference.lagging import follow, frozen
 from pyrogen.inference.objective import Objective, Player
 from pyrogen.inference.transitions import (
     Choices,
-    Draws,
     action_values,
     check_settings,
     choices,
-    drawn,
     next_choices,
     td_targets,
     values_taken,
@@ -63,8 +62,8 @@ class VIREL(Objective):
 
     Raises:
         UsageError: for settings out of range, and where transitions lack a column.
-        ProgramError: where actions are no choices and pass no gradient, where the guide draws anything but ``action``,
-            or programs do not fit together.
+        ProgramError: where the guide draws anything but ``action``, or that without ``rsample`` and from no finite
+            set; where programs do not fit together, or a critic returns another shape.
 
     References:
         VIREL: A Variational Inference Framework for Reinforcement Learning (Fellows et al., 2019),
@@ -100,13 +99,13 @@ class VIREL(Objective):
     def forward(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         r"""Return the programs' loss, the mean of :math:`\varepsilon \, \mathrm{KL} - \mathbb{E}[Q]` in nats."""
         seen = choices(model, or_nothing(guide), kwargs)
+        check_pathwise(seen.policy)
         draws = drawn(seen.policy, self.num_draws)
-        _check_gradient(draws)
         with torch.no_grad():
             temperature = self.scale * self._residuals(model, guide, seen, kwargs).square().mean()
         values = action_values(self.critic, kwargs["observation"], draws).amin(0)
-        divergences = draws.log_prob - seen.prior.log_prob(draws.actions)
-        return (draws.log_weights.exp() * (temperature * divergences - values)).sum(0).mean()
+        divergences = draws.log_prob - draws.log_prob_under(seen.prior)
+        return draws.mean(temperature * divergences - values).mean()
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the mean squared residual of the critics, in squares of the unit of their values."""
@@ -133,15 +132,5 @@ class VIREL(Objective):
         with torch.no_grad():
             after = drawn(next_choices(model, or_nothing(guide), columns).policy, self.num_draws)
             values = action_values(self.target, columns["next_observation"], after).amin(0)
-            next_values = (after.log_weights.exp() * values).sum(0)
-            targets = td_targets(columns, seen.optimality, next_values, self.discount)
+            targets = td_targets(columns, seen.optimality, after.mean(values), self.discount)
         return values_taken(self.critic, columns) - targets
-
-
-def _check_gradient(draws: Draws) -> None:
-    """Refuse actions that values say nothing of to the policy."""
-    if draws.log_weights is not draws.log_prob and not draws.actions.requires_grad:
-        raise ProgramError(
-            "actions of the guide pass no gradient to its parameters: give site 'action' a distribution with rsample, "
-            "such as TanhNormal, or choices of a Categorical, over which means are exact"
-        )
