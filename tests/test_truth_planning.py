@@ -2,6 +2,8 @@
 
 import math
 import runpy
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pyro
@@ -319,6 +321,60 @@ def test_mutant_dynamics_that_are_chosen():
         close(found, regulated(variational_regulator), 5 / 1000)
 
 
+# Returns that are not finite
+
+
+def hole(s, a, missing=torch.nan):
+    """More is better, up to where the world breaks down."""
+    return s, torch.where(a[..., 0] > 0.5, missing, a[..., 0])
+
+
+def check_a_hole(method, missing=torch.nan):
+    """What a plan brings that is no number is not what one looks for."""
+    planner = method(partial(hole, missing=missing), 1, horizon=1, num_environments=3)
+    for _ in range(5):
+        action = planner(torch.zeros(1, 3, 1))
+    assert (action < 0.5).all()
+
+
+@pytest.mark.parametrize("missing", [torch.nan, -torch.inf])
+@pytest.mark.parametrize("method", [MPPI, CEM])
+def test_a_hole_in_the_world(method, missing):
+    check_a_hole(method, missing)
+
+
+class BestIsNaN(CEM):
+    """Mutant: plans are sorted as they are, and what is no number comes first."""
+
+    def imagined(self, observation, action, prior=None):
+        returns, log_p = super().imagined(observation, action, prior)
+        return torch.where(returns.isinf(), torch.inf, returns).clamp(max=1e9), log_p
+
+
+def test_mutant_no_number_is_best():
+    with pytest.raises(AssertionError):
+        check_a_hole(BestIsNaN)
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf, torch.inf])
+@pytest.mark.parametrize("method", [MPPI, CEM])
+def test_no_finite_return(method, value):
+    with pytest.raises(ProgramError, match="the best have no finite return, or no density under the prior"):
+        method(lambda s, a: (s, torch.full(a.shape[:-1], value)), 1)(torch.zeros(1, 1, 1))
+
+
+def test_too_few_finite_returns():
+    """Of 50 best plans, 50 must be known."""
+
+    def few(s, a):
+        return s, torch.where(torch.arange(len(a[0])) < count, 0.0, -torch.inf)[:, None].expand(a.shape[:-1])
+
+    for count in (49, 50):
+        planner = CEM(few, 1, horizon=1, num_iterations=1)
+        with nullcontext() if count == 50 else pytest.raises(ProgramError, match="the best have no finite return"):
+            planner(torch.zeros(1, 1, 1))
+
+
 # What does not fit
 
 
@@ -343,8 +399,6 @@ def test_what_is_refused():
         CEM(bandit, 1, num_environments=3)(torch.zeros(1, 2, 1))
     with pytest.raises(ProgramError, match=r"rewards of shape \(\), expected one for each action: \(1, 500, 1\)"):
         CEM(one_reward, 1)(torch.zeros(1, 1, 1))
-    with pytest.raises(ProgramError, match="no plan has a finite return"):
-        MPPI(lambda s, a: (s, a[..., 0] * torch.nan), 1)(torch.zeros(1, 1, 1))
     with pytest.raises(NotImplementedError):
         Planner(bandit, 1, horizon=1, num_samples=2, num_iterations=1, num_futures=1, num_environments=1, scale=1.0,
                 bounded=True)(torch.zeros(1, 1, 1))  # fmt: skip

@@ -1,5 +1,6 @@
 """The cross-entropy method: plans by those that did best."""
 
+import torch
 from torch import Tensor
 
 from pyrogen.errors import UsageError
@@ -38,13 +39,13 @@ class CEM(Planner):
 
     Raises:
         UsageError: where a setting is out of range, or it is called with another number of environments.
-        ProgramError: where the world returns rewards of another shape, or the plan is not finite.
+        ProgramError: where the world returns rewards of another shape, or not all plans in
+            :math:`E` have a finite return.
 
     References:
         The Cross-Entropy Method (Rubinstein and Kroese, 2004), https://doi.org/10.1007/978-1-4757-4321-0
 
     Example:
-        >>> import torch
         >>> def world(position, move):
         ...     return position + move, -(position + move).square().sum(-1)
         >>> planner = CEM(world, 1, num_environments=2)
@@ -85,6 +86,7 @@ class CEM(Planner):
     def fitted(self, observation: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         a = self.proposal(loc, scale).sample((self.num_samples,))
         returns, _ = self.imagined(observation, a)
-        best = returns.topk(self.num_elites, dim=0).indices
-        u = self.coordinates(a).gather(0, best[:, None, :, None].expand(-1, *loc.shape))
-        return u.mean(0), u.std(0, correction=0).clamp(min=self.min_scale)
+        best = returns.topk(self.num_elites, dim=0)
+        u = self.coordinates(a).gather(0, best.indices[:, None, :, None].expand(-1, *loc.shape))
+        is_known = best.values.isfinite().all(0)[:, None]
+        return torch.where(is_known, u.mean(0), torch.nan), u.std(0, correction=0).clamp(min=self.min_scale)

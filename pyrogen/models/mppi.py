@@ -37,7 +37,8 @@ class MPPI(Planner):
     Raises:
         UsageError: where a setting is out of range, actions are unbounded and there is no prior, or it is called with
             another number of environments.
-        ProgramError: where the world returns rewards of another shape, or the plan is not finite.
+        ProgramError: where the world returns rewards of another shape, or the plan is not finite:
+            where none has a finite return.
 
     References:
         Information Theoretic Model Predictive Control: Theory and Applications to Autonomous Driving (Williams et al.,

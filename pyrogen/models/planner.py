@@ -34,8 +34,9 @@ class Planner(PyroModule):
     .. math:: q(a_{1:H}) = \prod_t \mathcal{N}(u_t; m_t, \sigma_t^2), \quad a_t = \tanh u_t
 
     where actions are bounded, and else :math:`a_t = u_t`. It begins with its last plan, shifted by one step, and zero
-    for the step that is new. Nothing of the action is left to chance but the drawing of plans: the site ``action`` has
-    the log-density zero, and plans are drawn under no handler.
+    for the step that is new, where an episode ends, too: ``planner.plan[:, ended] = 0`` lets it begin anew. Nothing of
+    the action is left to chance but the drawing of plans: the site ``action`` has the log-density zero, and plans are
+    drawn under no handler.
 
     In a world that draws, the weights of plans that are tried once are those of plans *and* of luck, and the posterior
     is the exact one, see :func:`~pyrogen.evaluation.posterior_values`. The mean return over many futures is what a plan
@@ -111,15 +112,18 @@ class Planner(PyroModule):
         loc, scale = self.plan, torch.full_like(self.plan, self.scale)
         for _ in range(self.num_iterations):
             loc, scale = self.fitted(observation[0], loc, scale)
-        if is_validation_enabled() and not loc.isfinite().all():
-            raise ProgramError("no plan has a finite return: look at what the world makes of actions within bounds")
+            if is_validation_enabled() and not loc.isfinite().all():
+                raise ProgramError(
+                    "of the plans that were tried, the best have no finite return, or no density under the prior: look "
+                    "at what the world makes of actions within bounds"
+                )
         self.plan.copy_(torch.cat([loc[1:], torch.zeros_like(loc[:1])]))
         action = loc[:1].tanh() if self.bounded else loc[:1]
         with trajectory_plates(observation):
             return pyro.sample("action", dist.Delta(action, event_dim=1))
 
     def imagined(self, observation: Tensor, action: Tensor, prior: Policy | None = None) -> tuple[Tensor, Tensor]:
-        r"""Try plans out.
+        r"""Try plans out; one whose return is no number is worth least of all.
 
         Args:
             observation: where they begin, shape ``(environments, ...)``.
@@ -137,6 +141,7 @@ class Planner(PyroModule):
             states.append(s)
             s, reward = imagine(self.world, s, a, returns.shape)
             returns = returns + reward
+        returns = torch.where(returns.isnan(), -torch.inf, returns)
         if prior is None:
             return returns.mean(0), torch.zeros_like(returns[0])
         return returns.mean(0), prior.distribution(torch.stack(states)).log_prob(tried).sum(0).mean(0)
