@@ -143,20 +143,21 @@ def table_critic(num_critics=2):
     return ActionValues(num_observations=4, num_actions=2, hidden=(), num_critics=num_critics)
 
 
-def objective_of(policy, **settings):
-    objective = MPO(table_critic(), policy, GAMMA, **settings)
+def objective_of(policy, make=MPO, **settings):
+    objective = make(table_critic(), policy, GAMMA, **settings)
     with torch.no_grad():
         objective.log_multiplier.fill_(0.4)
     return objective
 
 
-def test_weights_by_enumeration():
+def check_weights(make=MPO):
     """The programs' gradient is that of a weighted likelihood, with weights (p pi^eta e^Q)^(1 / (1 + eta)).
 
     At the copy itself, divergences are flat.
     """
+    pyro.set_rng_seed(0)
     policy, prior, columns = Table(torch.randn(4, 2)), Table(PRIOR.log()), every_transition()
-    objective = objective_of(policy)
+    objective = objective_of(policy, make)
     loss = objective(OptimalTrajectories(prior, ALPHA), policy, **columns)
     eta, s = torch.tensor(0.4).exp(), columns["observation"]
     Q, pi = objective.target(torch.arange(4)).amin(0), policy.logits.detach().softmax(-1)
@@ -168,6 +169,79 @@ def test_weights_by_enumeration():
         torch.testing.assert_close(found, torch.autograd.grad(value, parameter)[0])
     # less the room that is left, by multipliers that begin at 1
     assert loss.item() == pytest.approx(sum(wanted).item() - 0.02)
+
+
+def test_weights_by_enumeration():
+    check_weights()
+
+
+def test_mutant_the_greatest_of_what_critics_say(monkeypatch):
+    values = pyrogen.inference.mpo.action_values
+    monkeypatch.setattr(pyrogen.inference.mpo, "action_values", lambda *args: values(*args).amax(0, keepdim=True))
+    with pytest.raises(AssertionError):
+        check_weights()
+
+
+class OtherSide(MPO):
+    """Mutant: the programs' loss rewards a policy for leaving its trust region."""
+
+    def forward(self, model, guide, **columns):
+        loss, excess = super().forward(model, guide, **columns), trust(self, model, guide, columns) - self.bounds[:1]
+        return loss - 2 * (self.log_multipliers[:1].detach().exp() * excess).sum()
+
+
+def trust(objective, model, guide, columns):
+    """How far a policy is from its copy."""
+    found = pyrogen.inference.mpo.choices(model, guide, columns)
+    return fit_of(objective._improved(found, columns["observation"]).draws, found.policy).divergences
+
+
+def test_mutant_trust_of_the_other_sign():
+    with pytest.raises(AssertionError):
+        check_weights(OtherSide)
+
+
+def check_multiplier(make=MPO, epsilon=0.05):
+    """Values that are held: the multiplier comes to rest where the best distribution is as far as it may be."""
+    pyro.set_rng_seed(1)
+    policy, columns = Table(torch.randn(4, 2)), every_transition()
+    model, objective = OptimalTrajectories(Table(PRIOR.log()), ALPHA), objective_of(policy, make, epsilon=epsilon)
+    objective.target.first.weight.copy_(2 * torch.randn(2, 4, 2))
+    optimizer = torch.optim.Adam([objective.log_multiplier], lr=0.1)
+    for _ in range(120):
+        optimizer.zero_grad()
+        objective.critic_loss(model, policy, **columns).backward()
+        optimizer.step()
+    seen = pyrogen.inference.mpo.choices(model, policy, columns)
+    improved = objective._improved(seen, columns["observation"])
+    found = kl(improved.weights(objective.multiplier.detach()), improved.draws.log_weights)
+    assert found.item() == pytest.approx(epsilon, rel=0.01)
+
+
+def test_multiplier_holds_the_bound():
+    check_multiplier()
+
+
+class StillMultiplier(MPO):
+    """Mutant: the dual is not minimised."""
+
+    @property
+    def multiplier(self):
+        return super().multiplier.detach() + 0 * self.log_multiplier
+
+
+class OtherDual(MPO):
+    """Mutant: the multiplier shrinks where the bound is passed."""
+
+    @property
+    def multiplier(self):
+        return 2 * super().multiplier.detach() - super().multiplier
+
+
+@pytest.mark.parametrize("mutant", [StillMultiplier, OtherDual])
+def test_mutant_multiplier(mutant):
+    with pytest.raises(AssertionError):
+        check_multiplier(mutant)
 
 
 # The critic: values of the copy's trajectories, prior included
@@ -319,10 +393,10 @@ def one_step(batch=16):
     return columns | {"action": torch.zeros(1, batch, 1), "terminated": ~flag, "truncated": flag}
 
 
-def fit_of_bandit(of, num_steps, policy, decays=False, **settings):
+def fit_of_bandit(of, num_steps, policy, decays=False, make=MPO, **settings):
     """Fit a normal policy to given rewards of one step, and return the location and scale of each copy of it."""
     prior = Gaussian(0.0, 1.0).requires_grad_(False)
-    objective = MPO(Reward(of), policy, num_draws=64, period=5, **settings)
+    objective = make(Reward(of), policy, num_draws=64, period=5, **settings)
     scheduler = partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda n: 1 - decays * n / num_steps)
     training = train(objective, OptimalTrajectories(prior), policy, [one_step()], partial(torch.optim.Adam, lr=0.05),
                      partial(torch.optim.Adam, lr=0.05), num_steps=num_steps, scheduler=scheduler, validate=False,
@@ -339,15 +413,33 @@ def test_quadratic_bandit():
     assert scales[-1].item() == pytest.approx(5**-0.5, abs=0.03)
 
 
-def test_a_constraint_holds_in_the_mean():
+def check_constraint(make=MPO):
     """Where more is to be had farther away, without an end, each copy is left as far behind as it may."""
     policy = Gaussian(0.0, 1.0)
     policy.log_scale.requires_grad_(False)
-    locs, scales = fit_of_bandit(lambda a: 30 * a, 300, policy, epsilon_policy=0.005)
+    locs, scales = fit_of_bandit(lambda a: 30 * a, 300, policy, make=make, epsilon_policy=0.005)
     assert (scales == 1).all()
     divergences = (locs[1:] - locs[:-1]).square() / 2
     assert (divergences[:5] > 0.02).all()  # before the multiplier has found its value
     assert divergences[35:].mean().item() == pytest.approx(0.005, rel=0.2)
+
+
+def test_a_constraint_holds_in_the_mean():
+    check_constraint()
+
+
+class OtherTrust(MPO):
+    """Mutant: the multiplier of the trust region falls where the policy goes too far."""
+
+    def critic_loss(self, model, guide, **columns):
+        with torch.no_grad():
+            excess = trust(self, model, guide, columns) - self.bounds
+        return super().critic_loss(model, guide, **columns) + 2 * (self.log_multipliers.exp() * excess).sum()
+
+
+def test_mutant_multiplier_of_the_trust_region():
+    with pytest.raises(AssertionError):
+        check_constraint(OtherTrust)
 
 
 QUADRATURE = torch.linspace(-9, 9, 4001, dtype=torch.float64)
