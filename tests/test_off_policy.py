@@ -13,7 +13,7 @@ import pyrogen.inference.draws
 import pyrogen.inference.mpo
 from pyrogen.data import Outcome, Rollouts
 from pyrogen.errors import ProgramError, UsageError
-from pyrogen.inference import MPO, SAC, VIREL, SoftQ, off_policy_entries, train
+from pyrogen.inference import MPO, PPO, SAC, VIREL, KLControl, SoftQ, off_policy_entries, train
 from pyrogen.models import (
     CategoricalPolicy,
     OptimalTrajectories,
@@ -384,6 +384,18 @@ def test_noise_of_other_environments_is_refused():
         smooth(num_steps=0)
     with pytest.raises(UsageError, match="scale must be above 0"):
         smooth(scale=0.0)
+
+
+@pytest.mark.parametrize("objective", [KLControl(), PPO(MLP(3, 1, (5,)))], ids=["kl-control", "ppo"])
+def test_trajectories_by_noise_that_is_kept(objective):
+    """Their density is not the product of those of actions: it is refused, unless noise lasts for one step."""
+    columns, model = transitions(bounded=True), OptimalTrajectories(UniformBox(2))
+    columns["terminated"] = columns["terminated"] | True
+    with pytest.raises(ProgramError, match="keeps its noise for several steps, whose actions depend on one another"):
+        objective(model, smooth(6), **columns)
+    for policy in (smooth(6, num_steps=1), TanhNormalPolicy(MLP(3, 4, (5,)))):
+        columns["log_prob"] = policy.distribution(columns["observation"]).log_prob(columns["action"]).detach()
+        assert objective(model, policy, **columns).isfinite()
 
 
 def test_recordings_by_noise_that_is_kept():

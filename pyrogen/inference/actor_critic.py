@@ -12,6 +12,7 @@ from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.objective import Objective
 from pyrogen.inference.recordings import DYNAMICS, replayed
 from pyrogen.inference.returns import lambda_returns
+from pyrogen.parameters import owners
 from pyrogen.sites import Program, or_nothing
 from pyrogen.traces import Traces
 
@@ -81,6 +82,7 @@ class ActorCritic(Objective):
         self, model: Program, guide: Program | None, args: tuple[Any, ...], columns: Mapping[str, Any]
     ) -> Traces:
         self._check(columns)
+        self._check_noise(guide)
         traces = replayed(model, or_nothing(guide), args, columns)
         self._check_guide(traces, columns)
         return traces
@@ -111,6 +113,15 @@ class ActorCritic(Objective):
                 f"{tuple(observation.shape)}, expected a value for each step: {tuple(like.shape)}"
             )
         return values.reshape(like.shape)
+
+    def _check_noise(self, guide: Program | None) -> None:
+        """Refuse a guide that is not, as it acts, the product of the probabilities that its actions are scored by."""
+        if any(getattr(owner, "keeps_noise", False) for owner in owners(guide).values()):
+            raise ProgramError(
+                f"{type(self).__name__} scores each recorded action by itself, and the guide keeps its noise for "
+                f"several steps, whose actions depend on one another: draw it at each step, num_steps=1, or learn from "
+                f"transitions, by SAC, MPO or VIREL"
+            )
 
     def _check(self, columns: Mapping[str, Any]) -> None:
         name = type(self).__name__

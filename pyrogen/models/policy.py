@@ -60,7 +60,8 @@ class Policy(PyroModule):
     .. math:: q(\tau) = p(s_0) \prod_t q(a_t \mid s_t) \, p(s_{t+1} \mid s_t, a_t)
 
     of which the program has the factors that can be learned. A policy may have a method ``act`` as well, which draws
-    from the distribution without making it, for environments where time counts.
+    from the distribution without making it, for environments where time counts; if by noise that lasts for some steps,
+    ``keeps_noise`` says so.
     """
 
     def distribution(self, observation: Tensor) -> TorchDistribution:

@@ -29,7 +29,8 @@ class StateDependentExploration(Policy):
 
     with :math:`\mu(s) = c \tanh(b(s) / c)`, :math:`c = 2`, and :math:`b` linear in :math:`\phi`: where the tangent is
     flat, no noise gets through. No gradient flows from :math:`\tau` to :math:`\phi`. While acting, the 10⁻⁶ is left
-    out.
+    out. Noise that is kept is for objectives of transitions: the density of a trajectory is not the product of those of
+    its actions, by which :class:`~pyrogen.inference.KLControl` and :class:`~pyrogen.inference.PPO` learn.
 
     Args:
         features: :math:`\phi`, from observations of shape ``(*batch, ...)`` to ``(*batch, num_features)``; with an
@@ -90,6 +91,11 @@ class StateDependentExploration(Policy):
         phi = self.features(observation)
         variance = phi.detach().square() @ (2 * self.log_scale).exp() + 1e-6
         return TanhNormal(self._loc(phi), variance.sqrt()).to_event(1)
+
+    @property
+    def keeps_noise(self) -> bool:
+        """Whether actions of a trajectory depend on one another, given the states: none is scored by itself then."""
+        return self.num_steps > 1
 
     @torch.no_grad()
     def act(self, observation: Tensor) -> Tensor:
