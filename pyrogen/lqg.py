@@ -22,7 +22,8 @@ class LinearQuadratic:
         W: the covariance of the noise, symmetric and positive semi-definite, shape ``(n, n)``.
 
     Raises:
-        UsageError: where shapes or types do not fit, or a matrix is not symmetric or has an eigenvalue too small.
+        UsageError: where shapes or types do not fit, or a matrix is not finite, not symmetric or has an eigenvalue too
+            small.
 
     Example:
         >>> one = torch.ones(1, 1)
@@ -42,6 +43,7 @@ class LinearQuadratic:
         n, m = self.B.shape
         for name, size in (("A", n), ("Q", n), ("R", m), ("W", n)):
             check_matrix(name, getattr(self, name), size, self.B, is_covariance=name != "A", is_definite=name == "R")
+        _check_finite("B", self.B)
 
     @property
     def num_actions(self) -> int:
@@ -67,6 +69,7 @@ def check_matrix(name: str, matrix: Tensor, size: int, like: Tensor, *, is_covar
         raise UsageError(
             f"{name} must be {_described(like.new_empty(size, size))}, as goes with B, found {_described(matrix)}"
         )
+    _check_finite(name, matrix)
     if not is_covariance:
         return
     if not torch.allclose(matrix, matrix.mT):
@@ -77,6 +80,11 @@ def check_matrix(name: str, matrix: Tensor, size: int, like: Tensor, *, is_covar
         raise UsageError(
             f"{name} has an eigenvalue of {least:.4g}, expected {'all above' if is_definite else 'none below'} 0"
         )
+
+
+def _check_finite(name: str, matrix: Tensor) -> None:
+    if not matrix.isfinite().all():
+        raise UsageError(f"{name} is not finite: {int((~matrix.isfinite()).sum())} of its elements are no numbers")
 
 
 def _described(matrix: Tensor) -> str:

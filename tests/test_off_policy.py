@@ -17,6 +17,7 @@ from pyrogen.inference import MPO, PPO, SAC, VIREL, KLControl, SoftQ, off_policy
 from pyrogen.models import (
     CategoricalPolicy,
     OptimalTrajectories,
+    Policy,
     SoftQPolicy,
     StateDependentExploration,
     TanhNormalPolicy,
@@ -295,6 +296,14 @@ def test_entries():
     assert off_policy_entries.sac(model, policy, columns, tuned=False, critic_hidden=(5,)).log_beta is None
     with pytest.raises(UsageError, match="leave it out, or tuned on"):
         off_policy_entries.sac(model, policy, columns, tuned=False, target_divergence=1.0)
+    with pytest.raises(
+        ProgramError, match=r"events of shape \(\), expected a vector.*: give its distribution .to_event\(1\)"
+    ):
+        off_policy_entries.sac(OptimalTrajectories(Numbers()), Numbers(), columns | {"action": torch.zeros(1, 6)})
+    only = CategoricalPolicy(nn.Linear(3, 1)), columns | {"action": torch.zeros(1, 6)}
+    with pytest.raises(UsageError, match="one action to choose, and no divergence to tune: leave tuned off"):
+        off_policy_entries.sac(OptimalTrajectories(UniformChoice(1)), *only)
+    assert off_policy_entries.sac(OptimalTrajectories(UniformChoice(1)), *only, tuned=False).log_beta is None
 
     _, model, policy, columns = of_choices(counted=True)
     made = off_policy_entries.sac(model, policy, columns, critic_hidden=())
@@ -312,6 +321,13 @@ def test_entries():
     assert made(model, policy, **columns).isfinite()
     with pytest.raises(UsageError, match="this one shows none"):
         off_policy_entries.soft_q(model, UniformChoice(4), columns)
+
+
+class Numbers(Policy):
+    """An action that is a number, and no vector of one."""
+
+    def distribution(self, observation):
+        return dist.Normal(torch.zeros(observation.shape[:2]), 1.0)
 
 
 class Number(CategoricalPolicy):

@@ -367,6 +367,11 @@ def test_what_is_refused():
         LinearQuadratic(one, one, one, 0 * one, one)
     with pytest.raises(UsageError, match="W has an eigenvalue of -1, expected none below 0"):
         LinearQuadratic(one, one, one, one, -one)
+    for name in "ABQRW":
+        with pytest.raises(UsageError, match=f"{name} is not finite: 1 of its elements"):
+            LinearQuadratic(**(dict.fromkeys("ABQRW", one) | {name: torch.nan * one}))
+    with pytest.raises(UsageError, match="prior is not finite"):
+        variational_regulator(LINE, torch.inf * one, horizon=2)
     with pytest.raises(UsageError, match="prior must be of shape"):
         variational_regulator(PLANE, one, horizon=2)
     with pytest.raises(UsageError, match=r"gains must have shape \(2, 2\) or \(4, 2, 2\), found \(3, 2, 2\)"):

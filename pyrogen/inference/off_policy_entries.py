@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.mpo import MPO
 from pyrogen.inference.sac import SAC
 from pyrogen.inference.soft_q import SoftQ
@@ -39,7 +39,7 @@ def sac(
         rate: by how much target networks move towards the critics with each step.
         tuned: hold the policy's divergence from the prior at a target; else the temperature is the model's.
         target_divergence: in nats; of a box, 1.69 for each of its coordinates if not given, which is the usual target
-            entropy, and of choices half of the largest that there is.
+            entropy, and of choices half of the largest that there is from a uniform prior.
         critic_hidden: widths of the critics' layers between.
     """
     if not tuned and target_divergence is not None:
@@ -47,6 +47,8 @@ def sac(
     critic = critic_of_actions(model, guide, example, critic_hidden)
     if tuned and target_divergence is None:
         dims, count = critic.num_action_dims, critic.num_actions
+        if count == 1:
+            raise UsageError("there is one action to choose, and no divergence to tune: leave tuned off")
         target_divergence = log(count or 1) / 2 if dims is None else dims * (1 + log(2))
     return SAC(critic, discount, rate, target_divergence)
 
@@ -130,8 +132,11 @@ def critic_of_actions(
 ) -> ActionValues:
     """Make critics of observations and actions like an example's, in the unit of the model's rewards.
 
+    That unit is the model's ``temperature``, or one where it has no attribute of that name.
+
     Raises:
         UsageError: where observations are whole numbers, and no table of the policy's tells how many there are.
+        ProgramError: where an action in a box is no vector.
     """
     check_widths(critic_hidden=hidden)
     with rehearsal(modules_of(model, guide).values()), torch.no_grad():
@@ -146,6 +151,11 @@ def critic_of_actions(
             )
         num_observations = tables[0].num_embeddings
     is_choice = isinstance(policy, dist.Categorical)
+    if not is_choice and len(policy.event_shape) != 1:
+        raise ProgramError(
+            f"site 'action' has events of shape {tuple(policy.event_shape)}, expected a vector of an action's "
+            f"coordinates: give its distribution .to_event(1)"
+        )
     return ActionValues(
         observation.shape[2:],
         num_observations=num_observations,
