@@ -8,6 +8,7 @@ import pytest
 import torch
 from known_answers import SOFT_MDP_TRUTH as T
 
+import pyrogen.inference.resampling as resampling
 import pyrogen.inference.smoothing as module
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation import posterior_regulator, posterior_values, smooth_trajectories, variational_values
@@ -213,7 +214,8 @@ def test_mutant_proposal_without_its_density(monkeypatch):
 
 def test_mutant_weights_that_are_not_averaged(monkeypatch):
     """The mean of logarithms is a bound, and no estimate without bias."""
-    monkeypatch.setattr(module, "_log_mean", lambda log_w: log_w.mean(0))
+    for each in (module, resampling):
+        monkeypatch.setattr(each, "log_mean", lambda log_w: log_w.mean(0))
     with pytest.raises(AssertionError):
         check_evidence()
 
@@ -227,6 +229,15 @@ def test_mutant_evidence_of_the_other_quantity():
         )  # fmt: skip
 
 
+def test_what_weighs_nothing_is_not_drawn():
+    """Sums of many shares in single precision end short of one, and the last particle is not what is left over."""
+    pyro.set_rng_seed(0)
+    log_w = torch.randn(100_000, 20, dtype=torch.float32)
+    log_w[-1] = -torch.inf
+    assert (log_w.softmax(0).cumsum(0)[-1] < 1).any()
+    assert resampling.systematic(log_w).max() < len(log_w) - 1
+
+
 # What does not fit
 
 
@@ -238,6 +249,9 @@ def test_what_is_refused():
 
     def one_reward(s, a):
         return s + a, torch.tensor(1.0)
+
+    def lost(s, a):
+        return pyro.sample("next_observation", dist.Normal(s + a, 1.0)), torch.full_like(s, -torch.inf)
 
     def events(s, a):
         return pyro.sample("next_observation", dist.Normal(s + a, 1.0)), -s.square().sum(-1)
@@ -253,6 +267,12 @@ def test_what_is_refused():
             lambda s: dist.Normal(torch.zeros_like(s), 1.0).to_event(1), events, start[:, None], horizon=2,
             num_particles=5,
         )  # fmt: skip
+    for backward in (False, True):
+        with pytest.raises(ProgramError, match="evidence in environment 0 is -inf, so that no particle has a weight"):
+            particle_smoothing(normal, lost, start, horizon=2, num_particles=5, backward=backward)
+    with pyro.validation_enabled(False):
+        found = particle_smoothing(normal, lost, start, horizon=2, num_particles=5, backward=False)
+    assert (found.log_evidence == -torch.inf).all()
     for settings, message in (
         ({"horizon": 0}, "horizon must be at least 1, found 0"),
         ({"num_particles": 0}, "num_particles must be at least 1"),

@@ -1,14 +1,15 @@
 """Particle smoothing: trajectories of the exact posterior, given that all their steps are optimal."""
 
 from collections.abc import Callable
-from math import log
 from typing import NamedTuple
 
 import torch
 from pyro.distributions import Categorical, TorchDistribution
+from pyro.poutine.util import is_validation_enabled
 from torch import Tensor
 
-from pyrogen.errors import UsageError
+from pyrogen.errors import ProgramError, UsageError
+from pyrogen.inference.resampling import effective, log_mean, resampled, systematic, taken
 from pyrogen.world import World, imagine, transition
 
 __all__ = ["SmoothedTrajectories", "particle_smoothing"]
@@ -100,7 +101,8 @@ def particle_smoothing(
 
     Raises:
         UsageError: where a setting is out of range.
-        ProgramError: where the world has no density to draw backwards by, or returns other shapes.
+        ProgramError: where the world has no density to draw backwards by, or returns other shapes; where all particles
+            of an environment have the weight zero (unless Pyro's validation is off).
 
     References:
         Monte Carlo Smoothing for Nonlinear Time Series (Godsill et al., 2004),
@@ -125,30 +127,31 @@ def particle_smoothing(
     _check(horizon, temperature, num_particles, resample_below)
     s = start.expand(num_particles, *start.shape)
     log_w = ahead = _ahead(value, s)
-    log_evidence, effective = torch.zeros_like(log_w[0]), []
+    log_evidence, counts = torch.zeros_like(log_w[0]), []
     steps: list[Step] = []
     for t in range(horizon):
         a, log_ratio = _acted(prior, proposal, s, log_w)
         log_w = log_w + log_ratio
-        effective.append(_effective(log_w))
-        parents, gained, kept = _resampled(log_w, effective[-1] < resample_below * num_particles)
+        counts.append(effective(log_w))
+        parents, gained, kept = resampled(log_w, counts[-1] < resample_below * num_particles)
         steps.append(Step(s, a, log_w - ahead, parents))
-        s, a, passed = (_taken(column, parents) for column in (s, a, ahead))
+        s, a, passed = (taken(column, parents) for column in (s, a, ahead))
         s, reward = imagine(world, s, a, log_w.shape)
         ahead = _ahead(value if t + 1 < horizon else None, s)
         log_evidence, log_w = log_evidence + gained, kept + reward / temperature + ahead - passed
-    effective.append(_effective(log_w))
-    log_evidence = log_evidence + _log_mean(log_w)
-    chosen = _systematic(log_w)
-    last, path = _taken(s, chosen), []
+    counts.append(effective(log_w))
+    log_evidence = log_evidence + log_mean(log_w)
+    _check_weights(log_evidence)
+    chosen = systematic(log_w)
+    last, path = taken(s, chosen), []
     s = last
     for step in reversed(steps):
-        chosen = _before(world, step, s, temperature) if backward else _taken(step.parents, chosen)
-        s = _taken(step.observation, chosen)
-        path.append((s, _taken(step.action, chosen)))
+        chosen = _before(world, step, s, temperature) if backward else taken(step.parents, chosen)
+        s = taken(step.observation, chosen)
+        path.append((s, taken(step.action, chosen)))
     observations, actions = zip(*path[::-1], strict=True)
     return SmoothedTrajectories(
-        log_evidence, torch.stack([*observations, last]), torch.stack(actions), torch.stack(effective)
+        log_evidence, torch.stack([*observations, last]), torch.stack(actions), torch.stack(counts)
     )
 
 
@@ -174,35 +177,15 @@ def _before(world: World, step: Step, after: Tensor, temperature: float) -> Tens
     return Categorical(logits=(step.log_weights + reward / temperature + log_prob).movedim(1, -1)).sample()
 
 
-def _resampled(log_w: Tensor, few: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return parents, what the evidence is multiplied by, and weights; environments where many count are left alone."""
-    same = torch.arange(len(log_w), device=log_w.device)[:, None].expand_as(log_w)
-    return (
-        torch.where(few, _systematic(log_w), same),
-        torch.where(few, _log_mean(log_w), 0.0),
-        torch.where(few, torch.zeros_like(log_w), log_w),
-    )
-
-
-def _systematic(log_w: Tensor) -> Tensor:
-    """Draw particles of each environment by their weights, evenly spaced with one start."""
-    ends = log_w.softmax(0).cumsum(0).mT.contiguous()
-    number = ends.shape[1]
-    grid = torch.arange(number, device=ends.device, dtype=ends.dtype) + torch.rand_like(ends[:, :1])
-    return torch.searchsorted(ends, grid / number).clamp(max=number - 1).mT
-
-
-def _taken(values: Tensor, which: Tensor) -> Tensor:
-    """Take particles, of each environment its own."""
-    return values[which, torch.arange(which.shape[1], device=which.device)]
-
-
-def _effective(log_w: Tensor) -> Tensor:
-    return 1 / log_w.softmax(0).square().sum(0)
-
-
-def _log_mean(log_w: Tensor) -> Tensor:
-    return log_w.logsumexp(0) - log(len(log_w))
+def _check_weights(log_evidence: Tensor) -> None:
+    """Refuse trajectories of particles without any weight, which are of no posterior."""
+    if is_validation_enabled() and not log_evidence.isfinite().all():
+        where = int((~log_evidence.isfinite()).nonzero()[0])
+        raise ProgramError(
+            f"the logarithm of the evidence in environment {where} is {float(log_evidence[where])}, so that no "
+            f"particle has a weight: look at the world's rewards, or let more particles, or a proposal, come to where "
+            f"they are finite"
+        )
 
 
 def _check(horizon: int, temperature: float, num_particles: int, resample_below: float) -> None:
