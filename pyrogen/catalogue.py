@@ -1,13 +1,14 @@
 """What is installed, by name: models, objectives and data sets, ours and third parties' alike."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pyrogen.errors import UsageError
 
-__all__ = ["GROUPS", "describe", "find", "names", "suggestion"]
+__all__ = ["GROUPS", "describe", "find", "names", "suggestion", "those"]
 
 GROUPS = {"model": "pyrogen.models", "objective": "pyrogen.objectives", "data": "pyrogen.data"}
 """Entry-point groups. A model is a factory ``(spec, **settings) -> (model, guide)``, an objective
@@ -39,9 +40,24 @@ def find(kind: str, name: str) -> Callable[..., Any]:
         raise UsageError(f"unknown {kind} {name!r}{suggestion(name, names(kind))}; `pyrogen list` shows all")
     try:
         return found.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a package does when it is imported
         package = found.dist.name if found.dist else "its package"
-        raise UsageError(f"{kind} {name!r} of {package} cannot be imported: {error}. Reinstall {package}.") from error
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{kind} {name!r} of {package} cannot be imported: {what}. Reinstall {package}.") from error
+
+
+def those(kind: str, holds: Callable[[Callable[..., Any]], bool]) -> list[str]:
+    """List what is installed of a kind for which something holds; what cannot be imported is not in it.
+
+    Example:
+        >>> those("model", lambda factory: factory.__name__ == "vae")
+        ['vae']
+    """
+    found = []
+    for name in names(kind):
+        with suppress(UsageError):
+            found += [name] * holds(find(kind, name))
+    return found
 
 
 def describe(kind: str, name: str) -> str:

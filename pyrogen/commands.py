@@ -16,6 +16,7 @@ from pyrogen.detection import outliers
 from pyrogen.errors import UsageError
 from pyrogen.fitting import fit, tensorboard
 from pyrogen.generation import complete, sample
+from pyrogen.inference import Training
 from pyrogen.kinds import recipe_of
 from pyrogen.policy_evaluation import evaluate_policy
 from pyrogen.policy_fit import PolicyFit
@@ -51,13 +52,14 @@ EVALUATIONS = {"recipe": evaluate_dataset, "control": evaluate_policy}
 def train(arguments: Sequence[str]) -> Result:
     """Fit a model to data, or a policy in an environment, and keep everything in a run directory."""
     recipe, options = parse_training(arguments)
-    started = FITS[type(recipe)].begun(recipe)
-    say(started.describe())
-    if "note" in options:
-        say(options["note"])
-    out = Path(options["out"] or f"runs/{recipe.title()}")
-    run = Run.create(out, started.manifest(), overwrite=options["overwrite"])
-    return _drive(started, run, options, resume=False)
+    with closing(FITS[type(recipe)].begun(recipe)) as started:
+        say(started.describe())
+        if "note" in options:
+            say(options["note"])
+        fitted = _built(started, options)  # what is refused leaves no directory behind
+        out = Path(options["out"] or f"runs/{recipe.title()}")
+        run = Run.create(out, started.manifest(), overwrite=options["overwrite"])
+        return _drive(*fitted, run, options, resume=False)
 
 
 def resume(arguments: Sequence[str]) -> Result:
@@ -73,23 +75,27 @@ def resume(arguments: Sequence[str]) -> Result:
     recipe = recipe_of(run.manifest)
     if options["device"] is not None:
         recipe = recipe.on(device_of(options["device"]))
-    return _drive(FITS[type(recipe)].resumed(recipe, run.manifest), run, options, resume=True)
+    with closing(FITS[type(recipe)].resumed(recipe, run.manifest)) as started:
+        return _drive(*_built(started, options), run, options, resume=True)
 
 
-def _drive(started: DatasetFit | PolicyFit, run: Run, options: Mapping[str, Any], resume: bool) -> Result:
+def _built(started: DatasetFit | PolicyFit, options: Mapping[str, Any]) -> tuple[Training, dict[str, Any]]:
+    """Prepare a training, and refuse what cannot be trained."""
     if options["track"] not in (None, "tensorboard"):
         raise UsageError(f"unknown tracker {options['track']!r}: there is tensorboard")
-    with closing(started):
-        training, how = started.driven()
-        outcome = fit(
-            training,
-            run,
-            **how,
-            strict=options["strict"],
-            resume=resume,
-            show_progress=True,
-            track=tensorboard(run.path / "tensorboard") if options["track"] else None,
-        )
+    return started.driven()
+
+
+def _drive(training: Training, how: Mapping[str, Any], run: Run, options: Mapping[str, Any], resume: bool) -> Result:
+    outcome = fit(
+        training,
+        run,
+        **how,
+        strict=options["strict"],
+        resume=resume,
+        show_progress=True,
+        track=tensorboard(run.path / "tensorboard") if options["track"] else None,
+    )
     if outcome.exit_code:
         say(f"{outcome}; go on with `pyrogen resume {run.path}`")
     values = {"run": str(run.path), "step": outcome.step, "reason": outcome.reason, "best": outcome.best}

@@ -1,8 +1,7 @@
 """Command-line arguments of policies, and which kind of training arguments are of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from inspect import signature
 from typing import Any
 
 from pyrogen import catalogue
@@ -20,7 +19,6 @@ from pyrogen.arguments import (
 )
 from pyrogen.control_recipe import ControlRecipe
 from pyrogen.control_settings import ControlSettings, learned_from
-from pyrogen.environment_spec import EnvironmentSpec
 from pyrogen.errors import UsageError
 from pyrogen.recipe import Named, Recipe
 
@@ -42,29 +40,30 @@ def parse_training(arguments: Sequence[str]) -> tuple[Recipe | ControlRecipe, di
     model = str(given.get("model") or "")
     if model not in catalogue.names("model"):
         return parse_recipe(arguments)  # which says what there is
-    acts = _acts(model)
+    acts = _acts(catalogue.find("model", model))
     _check(model, acts, given)
     return _parse_control(arguments, given, model) if acts else parse_recipe(arguments)
 
 
-def _acts(model: str) -> bool:
-    """Tell whether a model acts in environments: it is made for what its factory's first parameter is."""
-    first, *_ = signature(catalogue.find("model", model), eval_str=True).parameters.values()
-    return first.annotation is EnvironmentSpec
+def _acts(model: Callable[..., Any]) -> bool:
+    """Tell whether a model acts in environments, by what is noted on its entry."""
+    return getattr(model, "acts", False)
 
 
 def _check(model: str, acts: bool, given: Mapping[str, Any]) -> None:
     """Refuse a model with an objective of the other kind, and with what it cannot learn from."""
     objective = given.get("objective")
     if objective in catalogue.names("objective"):
-        if acts and learned_from(catalogue.find("objective", objective)) is None:
+        is_control = _is_control(catalogue.find("objective", objective))
+        if acts and not is_control:
             raise UsageError(
-                f"{objective} learns from data, and {model} acts: choose an --objective for control, {_listed(True)}"
+                f"{objective} learns from data, and {model} acts: choose an --objective for control, "
+                f"{', '.join(catalogue.those('objective', _is_control))}"
             )
-        if not acts and learned_from(catalogue.find("objective", objective)) is not None:
+        if is_control and not acts:
             raise UsageError(
                 f"{objective} learns from what a policy does, and {model} learns from data: choose `pyrogen train "
-                f"{' or '.join(filter(_acts, catalogue.names('model')))} --env ID`, or another --objective"
+                f"{' or '.join(catalogue.those('model', _acts))} --env ID`, or another --objective"
             )
     if acts and (wrong := [name for name in ("data", "data_b") if given.get(name)]):
         raise UsageError(f"{model} learns in an environment, and not from --{wrong[0]}: give --env ID in its place")
@@ -73,14 +72,12 @@ def _check(model: str, acts: bool, given: Mapping[str, Any]) -> None:
     if not acts and given.get("env"):
         raise UsageError(
             f"--env names an environment, and {model} learns from data: give --data, or act by "
-            f"{' or '.join(filter(_acts, catalogue.names('model')))}"
+            f"{' or '.join(catalogue.those('model', _acts))}"
         )
 
 
-def _listed(for_control: bool) -> str:
-    """List the objectives of one kind."""
-    names = catalogue.names("objective")
-    return ", ".join(n for n in names if (learned_from(catalogue.find("objective", n)) is not None) == for_control)
+def _is_control(objective: Callable[..., Any]) -> bool:
+    return learned_from(objective) is not None
 
 
 def _parse_control(

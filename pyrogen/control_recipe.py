@@ -174,8 +174,12 @@ class ControlRecipe:
 
         Each round draws a batch for the policy and, where there is a critic, others for that: of recordings, the same
         one for all.
+
+        Raises:
+            UsageError: where settings do not go with the objective.
         """
         settings, pace, policy = self.training, self.pace, or_nothing(programs.guide)
+        settings.check(self.objective.name, objective, self.learns_from)
         uses, players = settings.uses, 1 + settings.critic_steps * has_critic(objective)
         if self.learns_from == "recordings":
             groups = settings.minibatches

@@ -1,16 +1,23 @@
 """How a policy is trained, by plain settings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from inspect import signature
+from dataclasses import dataclass, fields
+from math import ceil
 from typing import Any, Literal
 
 from pyrogen.errors import UsageError
-from pyrogen.stepping import check_settings
+from pyrogen.inference import Objective
+from pyrogen.stepping import check_settings, has_critic
 
 __all__ = ["ControlSettings", "LearnsFrom", "Pace", "learned_from"]
 
 LearnsFrom = Literal["recordings", "transitions"]
+
+OF_OTHERS: dict[LearnsFrom, tuple[str, ...]] = {
+    "recordings": ("capacity", "batch_size", "warmup"),
+    "transitions": ("minibatches",),
+}
+"""Settings that do nothing where something is learned from."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class ControlSettings:
         batch_size: transitions in a batch.
         warmup: steps of the prior before transitions are learned from.
         normalize_observations: shift and scale observations to mean 0 and variance 1 so far.
-        normalize_rewards: scale rewards, so that discounted returns have variance 1 so far.
+        normalize_rewards: scale rewards, so that discounted returns have variance 1 so far; a temperature is then in
+            the unit of these, and no longer in that of rewards.
         optimizer: adam, adamw or sgd; the objective's usual one if not given.
         learning_rate: its learning rate; the objective's usual one if not given.
         critic_learning_rate: that of the critic, where the objective has one; the same if not given.
@@ -83,6 +91,33 @@ class ControlSettings:
         if self.warmup < 0:
             raise UsageError(f"warmup must not be negative, found {self.warmup}")
 
+    def check(self, name: str, objective: Objective, learns_from: LearnsFrom) -> None:
+        """Refuse what an objective makes nothing of, or that makes it wrong.
+
+        Args:
+            name: of the objective.
+            objective: that these settings are for.
+            learns_from: what its batches hold.
+
+        Raises:
+            UsageError: where one is set that does nothing, or recordings were to be learned from several times by what
+                learns from the policy's own.
+        """
+        without_critic = () if has_critic(objective) else ("critic_steps", "critic_learning_rate")
+        usual = {entry.name: entry.default for entry in fields(self)}
+        idle = [key for key in (*OF_OTHERS[learns_from], *without_critic) if getattr(self, key) != usual[key]]
+        if idle:
+            options = " and ".join(f"--{key.replace('_', '-')}" for key in idle)
+            has = f"learns from {learns_from}" + ("" if has_critic(objective) else ", without a critic,")
+            raise UsageError(
+                f"{name} {has} and makes nothing of {options}: leave {'it' if len(idle) == 1 else 'them'} out"
+            )
+        if learns_from == "recordings" and self.uses * self.minibatches > 1 and not getattr(objective, "reuses", False):
+            raise UsageError(
+                f"{name} learns from a recording once, since its policy is then another than the one that acted: leave "
+                f"--uses and --minibatches out, or choose --objective ppo"
+            )
+
     def pace(self, learns_from: LearnsFrom) -> "Pace":
         """Return how steps of environments and rounds of learning go together."""
         if learns_from == "recordings":
@@ -113,23 +148,28 @@ class Pace:
         return max(1, steps * self.rounds // (self.num_environments * self.recording_steps))
 
     def num_rounds(self, steps: int) -> int:
-        """Return how many rounds there are in all steps, of which the first warm up.
+        """Return how many rounds there are in all steps, of as many recordings as fit after the warm-up.
 
         Raises:
-            UsageError: where all do.
+            UsageError: where none does.
 
         Example:
             >>> Pace(num_environments=8, recording_steps=128, rounds=4, warmup=0).num_rounds(50_000)
-            195
+            192
         """
-        if steps <= self.warmup:
-            raise UsageError(f"{steps:,} steps end before the warm-up, which takes {self.warmup:,}: give more --steps")
-        return self.in_rounds(steps - self.warmup)
+        count, recorded = self.num_environments, self.num_environments * self.recording_steps
+        warmup = ceil(self.warmup / count) * count  # all environments take a step
+        if steps < warmup + recorded:
+            raise UsageError(
+                f"{steps:,} steps end before anything is learned: {warmup:,} warm up, and {recorded:,} are recorded at "
+                f"a time. Give more --steps"
+            )
+        return (steps - warmup) // recorded * self.rounds
 
 
 def learned_from(objective: Callable[..., Any]) -> LearnsFrom | None:
-    """Return what batches of an objective hold, by what its entry in the catalogue returns.
+    """Return what batches of an objective hold, by the class that its entry in the catalogue makes, or is.
 
     It is ``None`` for objectives that learn from data, and not from what a policy does.
     """
-    return getattr(signature(objective, eval_str=True).return_annotation, "learns_from", None)
+    return getattr(getattr(objective, "makes", objective), "learns_from", None)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Preference", "usual"]
+__all__ = ["Preference", "acts", "makes", "usual"]
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
@@ -37,6 +37,31 @@ def usual(**names: str) -> Callable[[Entry], Entry]:
 
     def noted(entry: Entry) -> Entry:
         vars(entry).update(names)
+        return entry
+
+    return noted
+
+
+def acts(entry: Entry) -> Entry:
+    """Note on a model's entry that it makes policies, of an :class:`~pyrogen.environment_spec.EnvironmentSpec`."""
+    vars(entry)["acts"] = True
+    return entry
+
+
+def makes(kind: type) -> Callable[[Entry], Entry]:
+    """Note on an objective's entry which class it makes, which says what that learns from.
+
+    Annotations cannot tell: another package may know the names in them only while types are checked.
+
+    Example:
+        >>> @makes(dict)
+        ... def entry(model, guide, example): ...
+        >>> entry.makes
+        <class 'dict'>
+    """
+
+    def noted(entry: Entry) -> Entry:
+        vars(entry)["makes"] = kind
         return entry
 
     return noted

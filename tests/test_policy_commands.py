@@ -39,6 +39,7 @@ SHORT = ["--env-settings", '{"max_episode_steps": 20}']
 SAC = ["policy", "--env", "Pendulum-v1", *SHORT, "--objective", "sac", *TINY, "--steps", "100", "--warmup", "60"]
 SAC += ["--exploration", "state-dependent", "--noise-steps", "7"]
 SAC += ["--compile", "off", "--batch-size", "8", "--evaluate-every", "10", "--log-every", "5"]
+SOFT_Q = ["policy", "--env", "CartPole-v1", "--objective", "soft-q", "--device", "cpu", "--compile", "off"]
 
 GROUPS = ControlRecipe(
     *(Named("policy", {"hidden": (8,)}), Named("ppo", {"critic_hidden": (8,)}), Named("CartPole-v1")),
@@ -83,7 +84,22 @@ def test_steps_are_of_environments(of_boxes: Path) -> None:
     """The warm-up counts, and each round of transitions takes one step."""
     assert Run.open(of_boxes).metrics()[-1]["environment_steps"] == 100
     assert Run.open(of_boxes).checkpoints()[-1] == 40
-    assert Pace(8, 16, 4, 0).num_rounds(1000) == 31  # and never more than were asked for
+
+
+@pytest.mark.parametrize("pace", [Pace(8, 16, 4, 0), Pace(3, 1, 2, 20), Pace(4, 5, 1, 7)])
+def test_steps_are_never_exceeded(pace: Pace) -> None:
+    """Nor is room for another recording left; the mutant, which counts rounds, began one more than fits."""
+    recorded, warmup = pace.num_environments * pace.recording_steps, -(-pace.warmup // pace.num_environments)
+    for steps in (150, 1000, 1023, 1024):
+        rounds = pace.num_rounds(steps)
+        taken = warmup * pace.num_environments + -(-rounds // pace.rounds) * recorded
+        assert taken <= steps < taken + recorded
+    assert -(-pace_by_rounds(1000) // 4) * 8 * 16 == 1024
+
+
+def pace_by_rounds(steps: int) -> int:
+    """Count rounds of 8 environments, 16 steps and 4 uses, whether or not the last have a recording."""
+    return steps * 4 // (8 * 16)
 
 
 def test_evaluation(capsys: pytest.CaptureFixture[str], run: Path) -> None:
@@ -325,7 +341,8 @@ def test_objectives_have_their_usual_pace(capsys: pytest.CaptureFixture[str]) ->
     recipe, options = parse_training(["policy", "--env", "CartPole-v1"])
     assert recipe.objective.name == "kl-control"
     assert (recipe.training.recording_steps, recipe.training.critic_steps) == (8, 8)
-    assert "learns from each recording once: chose --temperature 0.1" in options["note"]
+    assert "learns from each recording once, after a critic that has seen it" in options["note"]
+    assert "chose --temperature 0.1" in options["note"]
     recipe, _ = parse_training(["policy", "--env", "CartPole-v1", "--objective", "ppo", "--uses", "3"])
     assert (recipe.training.uses, recipe.training.minibatches) == (3, 4)
 
@@ -423,8 +440,19 @@ def test_seeds_are_pooled() -> None:
         (["policy", "--env", "CartPole-v1", "--objective", "saac"], "did you mean sac"),
         (["policy", "--env", "CartPole-v1", "--stepz", "3"], "steps"),
         (["policy", "--env", "CartPole-v1", "--steps", "0"], "steps must be at least 1"),
-        (["policy", "--env", "Pendulum-v1", "--objective", "sac", "--steps", "900"], "before the warm-up"),
+        (
+            ["policy", "--env", "Pendulum-v1", "--objective", "sac", "--steps", "900"],
+            "end before anything is learned: 1,000 warm up",
+        ),
+        ([*CARTPOLE, "--steps", "31"], "end before anything is learned: 0 warm up, and 32 are recorded"),
         ([*SAC, "--normalize-observations", "true"], "those of long ago would be on another scale"),
+        ([*CARTPOLE, "--uses", "2"], "kl-control learns from a recording once"),
+        ([*CARTPOLE, "--minibatches", "4"], "kl-control learns from a recording once"),
+        ([*PPO, "--warmup", "9", "--batch-size", "9"], "makes nothing of --batch-size and --warmup: leave them out"),
+        ([*PPO, "--minibatches", "3"], "minibatches=3 does not part 4 environments"),
+        ([*SAC, "--minibatches", "2"], "sac learns from transitions and makes nothing of --minibatches: leave it out"),
+        ([*SOFT_Q, "--critic-steps", "2"], "soft-q learns from transitions, without a critic, and makes nothing of"),
+        ([*CARTPOLE, "--track", "paper"], "unknown tracker"),
         (["policy", "--env", "CartPole-v1", "--activation", "step"], "activation"),
         (["policy", "--env", "CartPole-v1", "--exploration", "state-dependent"], "is of actions in a box"),
         (["policy", "--env", "CartPole-v1", "--temperature", "0"], "temperature must be above 0"),
@@ -453,6 +481,60 @@ def test_policies_draw_no_data(capsys: pytest.CaptureFixture[str], run: Path, co
     code, _, err = pyrogen(capsys, command, str(run))
     assert code == 2
     assert "this run holds a policy" in err
+
+
+PLUGINS = """
+from __future__ import annotations
+from typing import TYPE_CHECKING
+from pyrogen.inference import KLControl, ELBO
+from pyrogen.models import CategoricalPolicy, OptimalTrajectories, UniformChoice
+from pyrogen.preference import acts, makes
+import torch
+
+if TYPE_CHECKING:
+    from pyrogen.environment_spec import EnvironmentSpec
+
+@acts
+def blind(spec: EnvironmentSpec, *, bias: float = 0.0):
+    network = torch.nn.Linear(spec.observation_shape[0], spec.num_actions)
+    return OptimalTrajectories(UniformChoice(spec.num_actions)), CategoricalPolicy(network)
+
+@makes(KLControl)
+def plain(model: Program, guide: Program, example: Batch) -> KLControl:
+    return KLControl(torch.nn.Linear(4, 1))
+
+def bound(model: Program, guide: Program, example: Batch) -> ELBO:
+    return ELBO()
+"""
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, module: str, entries: str) -> None:
+    """Put a package with entry points where Python finds it."""
+    (folder / f"{name}-1.0.dist-info").mkdir(parents=True)
+    (folder / f"{name}.py").write_text(module)
+    (folder / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (folder / f"{name}-1.0.dist-info" / "entry_points.txt").write_text(entries)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_policies_of_other_packages(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Annotations that only type checkers can read are no hindrance, and a package that is broken none to others."""
+    entries = "[pyrogen.models]\nblind = acting_toys:blind\nbroken = broken_toys:x\n"
+    entries += "[pyrogen.objectives]\nplain = acting_toys:plain\nbound = acting_toys:bound\nbroken = broken_toys:y\n"
+    installed(monkeypatch, tmp_path / "site", "acting_toys", PLUGINS, entries)
+    (tmp_path / "site" / "broken_toys.py").write_text("1 / 0")
+    how = ["--env", "CartPole-v1", "--steps", "32", "--num-environments", "2", "--recording-steps", "8", "--bias", "1"]
+    out = ["--evaluation-episodes", "1", "--compile", "off", "--device", "cpu", "--out", str(tmp_path / "run")]
+    assert pyrogen(capsys, "train", "blind", *how, "--objective", "plain", *out)[0] == 0
+    code, _, err = pyrogen(capsys, "train", "blind", *how, "--objective", "bound", *out)
+    assert code == 2
+    assert "for control, kl-control, mpo, plain, ppo, sac, soft-q, virel" in err
+    assert "`pyrogen train blind or policy --env ID`" in pyrogen(capsys, "train", "vae", "--objective", "plain")[2]
+    code, _, err = pyrogen(capsys, "train", "broken", *how)
+    assert code == 2
+    assert "model 'broken' of acting-toys cannot be imported: ZeroDivisionError" in err.replace("_", "-")
 
 
 def test_objectives_say_what_they_learn_from() -> None:

@@ -35,6 +35,9 @@ class ActorCritic(Objective):
     learns_from: ClassVar[Literal["recordings", "transitions"]] = "recordings"
     """What batches hold: whole recordings by the policy itself, or transitions by whomever."""
 
+    reuses: ClassVar[bool] = False
+    """Whether the policy may learn from a recording again, when it is no longer the one that acted."""
+
     needed: tuple[str, ...] = ("terminated", "truncated")
     """The columns that it cannot do without."""
 

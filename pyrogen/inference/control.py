@@ -38,7 +38,7 @@ class KLControl(ActorCritic):
 
     with the λ-return :math:`G^\lambda_t` of the soft rewards, and a baseline that does not see the action. The loss is
     the sum over steps and environments of :math:`-\rho_t`, in nats; where recordings are whole episodes, the ELBO's
-    negative. With :math:`\gamma = \lambda = 1` and whole episodes, the gradient is without bias, whatever the baseline.
+    negative. With :math:`\gamma = \lambda = 1` and whole episodes, the gradient is without bias for any such baseline.
 
     With :math:`\gamma < 1` the λ-returns are discounted, and nothing else is: the loss is not, and each step's term
     of the gradient has the weight 1 and not :math:`\gamma^t`. It is the usual surrogate, which weighs states by how
@@ -47,8 +47,10 @@ class KLControl(ActorCritic):
     Args:
         critic: :math:`V`, called with observations of shape ``(time, environments, ...)``, which returns a value for
             each in nats, shape ``(time, environments)`` or ``(time, environments, 1)``; it is learned by mean squares
-            of its distance to λ-returns. Without, the baseline is the mean of what the other environments had from that
-            time on, and recordings must be of whole episodes.
+            of its distance to λ-returns. One that has taken steps with a recording, as the second player before the
+            first, has seen its actions: a part of what is subtracted from the returns is these returns, for less noise
+            and some bias. Without, the baseline is the mean of what the other environments had from that time on, and
+            recordings must be of whole episodes.
         discount: :math:`\gamma` of the λ-returns.
         decay: :math:`\lambda`; below one, less noise and the critic's bias.
         analytic_kl: use the divergence in closed form for sites that have one, as in

@@ -15,12 +15,14 @@ from pyrogen.inference.transitions import choices
 from pyrogen.inference.virel import VIREL
 from pyrogen.nn import ActionValues, check_widths
 from pyrogen.parameters import modules_of, owners
+from pyrogen.preference import makes
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, or_nothing
 
 __all__ = ["critic_of_actions", "mpo", "sac", "soft_q", "virel"]
 
 
+@makes(SAC)
 def sac(
     model: Program,
     guide: Program | None,
@@ -53,6 +55,7 @@ def sac(
     return SAC(critic, discount, rate, target_divergence)
 
 
+@makes(SoftQ)
 def soft_q(
     model: Program,
     guide: Program | None,
@@ -76,6 +79,7 @@ def soft_q(
     return SoftQ(network, discount, rate)
 
 
+@makes(MPO)
 def mpo(
     model: Program,
     guide: Program | None,
@@ -106,6 +110,7 @@ def mpo(
     return MPO(critic, guide, discount, num_draws, epsilon, epsilon_policy, epsilon_scale, period, rate)
 
 
+@makes(VIREL)
 def virel(
     model: Program,
     guide: Program | None,

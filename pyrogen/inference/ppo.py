@@ -72,6 +72,7 @@ class PPO(ActorCritic):
     """
 
     needed = ("terminated", "truncated", "log_prob")
+    reuses = True
 
     def __init__(
         self,

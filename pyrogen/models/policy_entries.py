@@ -19,7 +19,7 @@ from pyrogen.models.policy import (
 )
 from pyrogen.models.state_dependent_exploration import StateDependentExploration
 from pyrogen.nn import MLP, check_widths
-from pyrogen.preference import usual
+from pyrogen.preference import acts, usual
 
 __all__ = ["policy"]
 
@@ -29,6 +29,7 @@ LAST = 0.01
 """What the weights of the last layer begin with, beside others': a policy that is nearly the same everywhere."""
 
 
+@acts
 @usual(objective="kl-control")
 def policy(
     spec: EnvironmentSpec,
