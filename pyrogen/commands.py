@@ -104,7 +104,9 @@ def _drive(training: Training, how: Mapping[str, Any], run: Run, options: Mappin
 
 def evaluate_(arguments: Sequence[str]) -> Result:
     """Measure a fitted model on held-out data, or a policy in its environment: figures, each with its error bar."""
-    runs = (word for word in arguments if (Path(word) / "manifest.json").exists())
+    runs = [word for word in arguments if (Path(word) / "manifest.json").exists()]
+    if not runs and arguments and not arguments[0].startswith("-"):
+        runs = [arguments[0]]  # which says that it is not there
     kind = next((Run.open(run).manifest.get("kind", "") for run in runs), "")
     return EVALUATIONS.get(kind, evaluate_dataset)(arguments)
 

@@ -69,6 +69,11 @@ def _check(model: str, acts: bool, given: Mapping[str, Any]) -> None:
         raise UsageError(f"{model} learns in an environment, and not from --{wrong[0]}: give --env ID in its place")
     if acts and not given.get("env"):
         raise UsageError(f"which environment shall {model} act in? Give --env ID, such as --env CartPole-v1")
+    if acts and ":" in str(given["env"]):
+        raise UsageError(
+            f"--env {given['env']} names a module, and a run does not say what is to be imported: give the id alone, "
+            f"and register it before, by a program that calls pyrogen.cli.main"
+        )
     if not acts and given.get("env"):
         raise UsageError(
             f"--env names an environment, and {model} learns from data: give --data, or act by "

@@ -24,7 +24,13 @@ from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import or_nothing
 from pyrogen.stepping import has_critic, optimizers
 
-__all__ = ["ControlRecipe", "World"]
+__all__ = ["ControlRecipe", "World", "check_seed"]
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that is none of 32 bits: what is above tells streams of episodes apart."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must be at least 0 and below 2^32, found {seed}")
 
 
 class World(Environment, Protocol):
@@ -63,8 +69,7 @@ class ControlRecipe:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UsageError(f"seed must not be negative, found {self.seed}")
+        check_seed(self.seed)
 
     def title(self) -> str:
         """Call the run, where it has no other name."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pyrogen import pictures
+from pyrogen.errors import UsageError
 from pyrogen.evaluation import Interval, returns_interval
 from pyrogen.exhibits import Exhibit
 from pyrogen.ranking import aligned
@@ -51,7 +52,7 @@ class PooledReturns(NamedTuple):
         """Return the cells of a table, a row for each group of runs, the best first."""
         order = sorted(self.intervals, key=lambda name: -self.intervals[name].value)
         return [
-            [", ".join(self.runs[name]), str(len(self.runs[name])), f"{of.value:.4f}", f"{of.low:.4f} to {of.high:.4f}"]
+            [", ".join(self.runs[name]), str(len(self.runs[name])), f"{of.value:.4f}", _between(of)]
             for name in order
             for of in (self.intervals[name],)
         ]
@@ -71,6 +72,9 @@ def pooled_returns(runs: Mapping[str, Run], returns: Mapping[str, Sequence[float
 
     A run's score is its mean return, and scores of different seeds are resampled. Of a single run there are only its
     episodes, whose interval says nothing of another seed.
+
+    Raises:
+        UsageError: where two of a group have one seed: these are one run, and no two draws of what seeds may bring.
     """
     groups: dict[str, list[str]] = {}
     for name, run in runs.items():
@@ -78,6 +82,11 @@ def pooled_returns(runs: Mapping[str, Run], returns: Mapping[str, Sequence[float
     found = {names[0]: names for names in groups.values()}
     intervals = {}
     for first, names in found.items():
+        if len({runs[name].manifest["seed"] for name in names}) < len(names):
+            raise UsageError(
+                f"among {', '.join(names)} are two with the same settings and the same seed, which would count one run "
+                f"twice: leave one out, or train with another --seed"
+            )
         episodes = [torch.tensor(returns[name], dtype=torch.float64) for name in names]
         scores = torch.stack([of.mean() for of in episodes]) if len(names) > 1 else episodes[0]
         intervals[first] = returns_interval([scores])
@@ -87,6 +96,10 @@ def pooled_returns(runs: Mapping[str, Run], returns: Mapping[str, Sequence[float
     if any(len(names) == 1 for names in found.values()):
         notes.append("Of one seed, its episodes are resampled: that says nothing of what another seed learns.")
     return PooledReturns(found, intervals, notes)
+
+
+def _between(found: Interval) -> str:
+    return "" if found.low is None else f"{found.low:.4f} to {found.high:.4f}"
 
 
 def return_curves(runs: Mapping[str, Run]) -> list[Exhibit]:

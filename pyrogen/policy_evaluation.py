@@ -7,7 +7,7 @@ from contextlib import closing
 import pyro
 
 from pyrogen.arguments import device_of, make_parser, parse
-from pyrogen.control_recipe import ControlRecipe, World
+from pyrogen.control_recipe import ControlRecipe, World, check_seed
 from pyrogen.data import Normalized
 from pyrogen.errors import UsageError
 from pyrogen.evaluation import (
@@ -29,8 +29,8 @@ from pyrogen.sites import or_nothing
 
 __all__ = ["evaluate_policy", "played", "policy_figures", "stage_of"]
 
-EVALUATION_SEED = 2_000_000
-"""Of the environments that policies are evaluated in: the same for all runs, and others than for validation."""
+EVALUATION_SEED = 2 << 32
+"""Of the environments that policies are evaluated in: the same for all runs, in a stream of its own."""
 
 AT_ONCE = 20
 """How many episodes are played side by side."""
@@ -44,12 +44,13 @@ def evaluate_policy(arguments: Sequence[str]) -> Result:
     parser.add_argument(
         "--deterministic", type=bool, default=False, help="play as many by the modes of the policy's actions, too"
     )
-    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of the episodes")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
     if options["episodes"] < 1:
         raise UsageError(f"episodes must be at least 1, found {options['episodes']}")
+    check_seed(options["seed"])
     run = Run.open(options["run"])
     recipe = ControlRecipe.from_json(run.manifest).on(device_of(options["device"]))
     programs = load(run, device=recipe.device)
@@ -57,14 +58,17 @@ def evaluate_policy(arguments: Sequence[str]) -> Result:
     figures: dict[str, Estimate] = {}
     returns = {}
     for suffix, deterministic in how.items():
-        with closing(stage_of(run, recipe, min(options["episodes"], AT_ONCE), options["seed"])) as stage:
+        first = EVALUATION_SEED + options["seed"]
+        with closing(stage_of(run, recipe, min(options["episodes"], AT_ONCE), first)) as stage:
             episodes = played(programs, stage, options["episodes"], deterministic)
         found = policy_figures(programs, episodes, deterministic)
+        if recipe.training.normalize_rewards:
+            found.pop("elbo", None)  # its temperature is in the unit of rewards, and it was fitted to another
         figures |= {f"{name}{suffix}": figure for name, figure in found.items()}
         returns[f"returns{suffix}"] = episodes.returns.tolist()
     values = {
         "metrics": {name: figure.to_json() for name, figure in figures.items()},
-        "split": f"{options['episodes']} episodes",
+        "split": f"{options['episodes']} episodes from seed {options['seed']}",
         "step": run.chosen(),
     }
     write_file(run.path / "evaluation.json", json.dumps(values | {"pointwise": None} | returns, indent=2).encode())
@@ -91,7 +95,8 @@ def policy_figures(programs: Programs, episodes: Episodes, deterministic: bool) 
     """Return all figures of a policy; of its modes, what these bring, and no more."""
     found = return_figures(episodes)
     value, low, high, _ = returns_interval([episodes.returns])
-    found["iqm_return"] = Estimate(value, None, "reward", interval=(low, high))
+    between = None if low is None or high is None else (low, high)
+    found["iqm_return"] = Estimate(value, None, "reward", interval=between)
     if deterministic:
         return found
     with evaluating(*programs):

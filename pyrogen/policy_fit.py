@@ -16,8 +16,8 @@ from pyrogen.sites import or_nothing
 
 __all__ = ["PolicyFit", "staged"]
 
-VALIDATION_SEED = 1_000_000
-"""Of the environments that policies are validated in: the same for all runs, and none that a policy learns in."""
+VALIDATION_SEED = 1 << 32
+"""Of the environments that policies are validated in: the same for all runs, in a stream that none learns in."""
 
 LATEST = 20
 """How many of the latest episodes of training are averaged for a line of metrics."""

@@ -356,7 +356,8 @@ def shell_command(model: str, words: Iterable[str], options: Mapping[str, Any], 
     words = ["pyrogen", "train", model, *words]
     for name, value in options.items():
         if value is not None:
-            words += [f"--{name.replace('_', '-')}", json.dumps(value).replace(" ", "").strip('"')]
+            written = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            words += [f"--{name.replace('_', '-')}", written]
     return shlex.join([*words, "--out", str(out)])
 
 

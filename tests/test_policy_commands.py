@@ -25,8 +25,8 @@ from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inferencedata import read_netcdf
 from pyrogen.models import OptimalTrajectories, UniformBox
 from pyrogen.policy_comparison import pooled_returns
-from pyrogen.policy_evaluation import stage_of
-from pyrogen.policy_fit import PolicyFit
+from pyrogen.policy_evaluation import EVALUATION_SEED, stage_of
+from pyrogen.policy_fit import VALIDATION_SEED, PolicyFit
 from pyrogen.recipe import Named, Programs
 from pyrogen.runs import Run
 
@@ -108,18 +108,35 @@ def test_evaluation(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     metrics = json.loads(out)["metrics"]
     assert code == 0
     drawn = {"mean_return", "iqm_return", "episode_length"}
-    assert set(metrics) == drawn | {"entropy", "kl_to_prior", "elbo"} | {f"{name}_deterministic" for name in drawn}
+    # Rewards were scaled for training, so that no ELBO is of what was fitted.
+    assert set(metrics) == drawn | {"entropy", "kl_to_prior"} | {f"{name}_deterministic" for name in drawn}
     assert metrics["mean_return"]["unit"] == "reward"
     assert metrics["mean_return"]["stderr"] > 0
     low, high = metrics["iqm_return"]["interval"]
     assert low <= metrics["iqm_return"]["value"] <= high
-    # CartPole gives one a step, and ten nats: an ELBO is what is left of them, by divergences.
-    assert metrics["mean_return"]["value"] == metrics["episode_length"]["value"]
-    lost = metrics["kl_to_prior"]["value"] * metrics["episode_length"]["value"]
-    assert metrics["elbo"]["value"] == pytest.approx(10 * metrics["mean_return"]["value"] - lost, rel=1e-4)
     assert pyrogen(capsys, *words)[1] == out  # it is repeatable
     code, out, _ = pyrogen(capsys, "evaluate", str(run), "--episodes", "2")
     assert "95% interval" in out
+    assert "95% interval" not in pyrogen(capsys, "evaluate", str(run), "--episodes", "1")[1]
+
+
+def test_an_elbo_is_what_divergences_leave(capsys: pytest.CaptureFixture[str], of_boxes: Path) -> None:
+    metrics = json.loads(pyrogen(capsys, "evaluate", str(of_boxes), "--episodes", "3", "--json")[1])["metrics"]
+    lost = metrics["kl_to_prior"]["value"] * metrics["episode_length"]["value"]
+    assert metrics["elbo"]["value"] == pytest.approx(metrics["mean_return"]["value"] - lost, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", [0, 1_000_000, 2_000_000])
+def test_no_episode_of_training_is_one_of_evaluation(seed: int) -> None:
+    recipe = ControlRecipe(Named("policy"), Named("ppo"), Named("CartPole-v1"), ControlSettings(), seed)
+    starts = [recipe.copies(4, s).reset() for s in (seed, VALIDATION_SEED, EVALUATION_SEED, EVALUATION_SEED + seed + 1)]
+    assert len(torch.cat(starts).unique(dim=0)) == 16
+
+
+def test_a_missing_run_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = pyrogen(capsys, "evaluate", str(tmp_path / "gone"), "--deterministic", "true")
+    assert code == 66
+    assert "there is no run at" in err
 
 
 def test_evaluation_is_on_the_scale_of_training(run: Path) -> None:
@@ -145,7 +162,7 @@ def test_report(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     assert not re.search(r"""(src|href|srcset)=["'](?!data:|#)""", page)
     for text in ("iqm_return", "Learning curve", "Entropy and divergence", "pyrogen train policy", "An episode of"):
         assert text in page
-    assert "Figures of 5 episodes" in page
+    assert "Figures of 5 episodes from seed 0" in page
     assert "256 environment steps in 32 rounds." in page
     pictures = {path.stem for path in run.glob("*.png")}
     assert {"returns_curve", "divergence", "returns", "actions", "episode", "loss", "critic"} <= pictures
@@ -322,9 +339,9 @@ def test_the_command_makes_the_run_again(run: Path) -> None:
     words = shlex.split(recipe.command(Path("again")))
     assert words[:3] == ["pyrogen", "train", "policy"]
     assert parse_training(words[2:])[0] == recipe
-    tilted = ["policy", "--env", "Pendulum-v1", "--objective", "sac", "--env-settings", '{"g": 5.0}']
+    tilted = ["policy", "--env", "Pendulum-v1", "--objective", "sac", "--env-settings", '{"g": 5.0, "name": "a b"}']
     recipe = parse_training(tilted)[0]
-    assert recipe.env.settings == {"g": 5.0}
+    assert recipe.env.settings == {"g": 5.0, "name": "a b"}
     assert parse_training(shlex.split(recipe.command(Path("again")))[2:])[0] == recipe
 
 
@@ -395,7 +412,7 @@ def test_all_steps_with_a_recording_are_with_the_same(critic_steps: int) -> None
 
 def test_compare(capsys: pytest.CaptureFixture[str], run: Path, of_boxes: Path, tmp_path: Path) -> None:
     """Runs that differ in their seed alone are put together, and others are not."""
-    shutil.copytree(run, again := tmp_path / "again", symlinks=True)
+    again = trained(tmp_path / "again", *PPO, "--seed", "1")
     folders = [str(run), str(again), str(of_boxes)]
     for folder in folders:
         pyrogen(capsys, "evaluate", folder, "--episodes", "4")
@@ -410,6 +427,14 @@ def test_compare(capsys: pytest.CaptureFixture[str], run: Path, of_boxes: Path, 
     code, _, err = pyrogen(capsys, "compare", str(run), str(of_boxes))
     assert code == 2
     assert "fitted to different data" in err
+    pyrogen(capsys, "evaluate", str(again), "--episodes", "4", "--seed", "1")
+    code, _, err = pyrogen(capsys, "compare", *folders[:2])
+    assert code == 2
+    assert "4 episodes from seed 0, 4 episodes from seed 1" in err
+    shutil.copytree(run, copied := tmp_path / "copied", symlinks=True)
+    code, _, err = pyrogen(capsys, "compare", str(run), str(copied))
+    assert code == 2
+    assert "the same seed" in err
 
 
 class Made:
@@ -435,6 +460,8 @@ def test_seeds_are_pooled() -> None:
         (["vae", "--env", "CartPole-v1"], "--env names an environment, and vae learns from data"),
         (["policy", "--env", "CartPole-v1", "--objective", "elbo"], "elbo learns from data, and policy acts"),
         (["vae", "--objective", "sac"], "sac learns from what a policy does, and vae learns from data"),
+        (["policy", "--env", "some.module:Thing-v0"], "give the id alone"),
+        (["policy", "--env", "CartPole-v1", "--seed", "4294967296"], "below 2^32"),
         (["policy", "--env", "CartPole-v9"], "did you mean CartPole-v1"),
         (["policy", "--env", "Pendulum-v1", "--objective", "soft-q"], "soft-q does not go with policy in Pendulum-v1"),
         (["policy", "--env", "CartPole-v1", "--objective", "saac"], "did you mean sac"),

@@ -264,6 +264,11 @@ def test_strata_are_resampled_each_for_itself() -> None:
     assert together.high - together.low > 0.4
 
 
+def test_one_score_has_no_interval() -> None:
+    assert returns_interval([torch.tensor([70.0])])[:3] == (70.0, None, None)
+    assert returns_interval([torch.tensor([1.0, 2.0]), torch.tensor([3.0])]).low is None
+
+
 def test_intervals_point_the_right_way() -> None:
     low, high = torch.linspace(0, 1, 8), torch.linspace(10, 11, 8)
     assert returns_interval([low]).high < returns_interval([high]).low

@@ -30,11 +30,15 @@ class Moved(NamedTuple):
 def episode_seed(seed: int, copy: int, episode: int) -> int:
     """Return the seed of one episode of one copy: the same wherever and in whatever order it is played.
 
+    What a seed has above 32 bits is a stream of its own: streams have no episode in common, whatever is below.
+
     Example:
         >>> episode_seed(0, 1, 2) == episode_seed(0, 1, 2) != episode_seed(0, 2, 1)
         True
     """
-    return int(np.random.SeedSequence([seed, copy, episode]).generate_state(1)[0])
+    stream, seed = divmod(seed, 2**32)
+    key = (stream,) if stream else ()
+    return int(np.random.SeedSequence([seed, copy, episode], spawn_key=key).generate_state(1)[0])
 
 
 def check_finite(observation: np.ndarray, reward: np.ndarray | None = None) -> tuple[str, int] | None:

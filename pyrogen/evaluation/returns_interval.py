@@ -16,14 +16,14 @@ class Interval(NamedTuple):
 
     Attributes:
         value: the figure.
-        low: the interval's lower end.
-        high: its upper end.
+        low: the interval's lower end; ``None`` where a stratum has one score, which no resample can tell apart.
+        high: its upper end, likewise.
         level: how often such an interval is to hold what the figure estimates.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     level: float
 
 
@@ -101,10 +101,13 @@ def returns_interval(
         raise UsageError(
             f"expected scores of shape (runs,) for each stratum, found {[tuple(stratum.shape) for stratum in strata]}"
         )
+    value = float(statistic(torch.cat(strata)))
+    if any(len(stratum) == 1 for stratum in strata):
+        return Interval(value, None, None, level)
     generator = torch.Generator().manual_seed(seed)
     draws = [
         stratum[torch.randint(len(stratum), (num_resamples, len(stratum)), generator=generator)] for stratum in strata
     ]
     ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     low, high = statistic(torch.cat(draws, -1)).quantile(ends).tolist()
-    return Interval(float(statistic(torch.cat(strata))), low, high, level)
+    return Interval(value, low, high, level)
