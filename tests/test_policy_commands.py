@@ -428,11 +428,11 @@ def test_compare(capsys: pytest.CaptureFixture[str], run: Path, of_boxes: Path, 
     assert code == 2
     assert "fitted to different data" in err
     pyrogen(capsys, "evaluate", str(again), "--episodes", "4", "--seed", "1")
-    code, _, err = pyrogen(capsys, "compare", *folders[:2])
+    code, _, err = pyrogen(capsys, "compare", *folders[:2], "--out", str(page))
     assert code == 2
     assert "4 episodes from seed 0, 4 episodes from seed 1" in err
     shutil.copytree(run, copied := tmp_path / "copied", symlinks=True)
-    code, _, err = pyrogen(capsys, "compare", str(run), str(copied))
+    code, _, err = pyrogen(capsys, "compare", str(run), str(copied), "--out", str(page))
     assert code == 2
     assert "the same seed" in err
 
