@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN := runs/vae-digits
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: setup run test test-slow test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-disentangling bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
+.PHONY: setup run test test-slow test-compiled test-arviz1 lint format types docs bench bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-imputation bench-semi-supervised bench-outliers bench-annealed-importance bench-importance-weighted bench-disentangling bench-control bench-step-time bench-fashion-mnist-vae bench-topics bench-autoregressive data clean
 
 setup: $(STAMP)
 
@@ -116,6 +116,9 @@ bench-importance-weighted: data
 
 bench-disentangling: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/disentangling.py
+
+bench-control: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/control.py
 
 bench-step-time: setup
 	$(BIN)/python benchmarks/step_time.py

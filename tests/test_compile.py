@@ -534,6 +534,7 @@ def test_the_first_run_is_discarded():
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_number_of_graphs_is_bounded():
     model, _, _ = noisy()
     batches = [(torch.randn(n, 3), torch.randn(n)) for n in range(2, 16)]
@@ -909,6 +910,7 @@ def test_twice_the_length_is_not_twice_the_work_for_the_compiler(uncompiled_part
     assert sizes[1] < 1.5 * sizes[0]
 
 
+@pytest.mark.slow
 def test_a_long_loop_over_a_transposed_batch(uncompiled_parts):
     """Parts are compiled for contiguous values, and what is not contiguous is made so."""
 

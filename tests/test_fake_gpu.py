@@ -296,7 +296,7 @@ def test_steps_with_the_flag_on_the_device(program):
     run(ELBO(), *LATENT[program](), clip_norm=1.0, ema=0.9)
 
 
-@pytest.mark.parametrize(("objective", "program", "make"), ROWS, ids=[f"{o}-{p}" for o, p, _ in ROWS])
+@pytest.mark.parametrize(("objective", "program", "make"), one_of_each(ROWS))
 def test_capturing_reads_no_value_on_the_device(objective, program, make, monkeypatch):
     """A whole step is recorded on the device, optimiser, clipping and average included, and the host waits for none.
 

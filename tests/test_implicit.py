@@ -9,6 +9,7 @@ import torch
 from pyro.infer import Predictive, Trace_ELBO
 from pyro.nn import PyroModule
 from test_compile import assert_same_fit
+from test_conformance import one_of_each
 from torch import nn
 
 from pyrogen.distributions import Implicit
@@ -166,7 +167,7 @@ def simulate_modules(model):
     return [model] if isinstance(model, nn.Module) else [cell.cell_contents for cell in model.__closure__]
 
 
-@table
+@pytest.mark.parametrize(("objective", "program"), one_of_each(ROWS))
 def test_captured(objective, program):
     """The same losses and parameters as without a graph, both players' steps in it."""
     check_captured(objective, program, "capture")

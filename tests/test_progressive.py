@@ -212,6 +212,7 @@ def penalised(model):
     return implicit_entries.wgan_gp(model, None, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["capture", pytest.param(True, marks=pytest.mark.compiled)])
 def test_a_graph_for_each_stage(how):
     made = []

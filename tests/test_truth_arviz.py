@@ -171,6 +171,7 @@ def check_schools(found, truth):
     assert found["tau"] == pytest.approx(truth["tau"], abs=1.0)
 
 
+@pytest.mark.slow
 def test_eight_schools_by_svi_and_by_nuts(nuts):
     """Both against the exact posterior: a normal guide in log tau misses some of its tail, hence the bar for tau."""
     truth = exact_means()

@@ -63,6 +63,7 @@ def fitted(x, alpha=1.0, components=8, epochs=800):
     return model, guide, pi
 
 
+@pytest.mark.slow
 def test_three_clusters_take_three_components_of_eight():
     pyro.set_rng_seed(1)
     x, _ = clusters()
@@ -127,6 +128,7 @@ def known_mean(x):
     pyro.sample("mu", dist.Normal(0.4, 1.5))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 def test_the_predictive_density_is_the_mean_of_densities(monkeypatch):
     """With mu ~ N(.4, 1.5^2) a new datum is N(.4, 1.5^2 + 1)."""

@@ -399,11 +399,13 @@ def check_posterior(found):
         assert abs(found["slope"] * x + found["loc"] - SLOPE * x) < 0.1 * SD
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_posteriors_of_a_line(name):
     check_posterior(fitted(POSTERIORS[name]()))
 
 
+@pytest.mark.slow
 def test_calibration_of_an_implicit_posterior():
     """1,000 data from the model that was learned, 99 draws each: ranks of z and of the log-likelihood are uniform.
 
@@ -593,6 +595,7 @@ def test_mutant_labels_of_the_ratio_swapped(monkeypatch):
     assert fitted(POSTERIORS["AVB"](), num_steps=300)["slope"] > 1.2
 
 
+@pytest.mark.slow
 def test_mutant_a_critic_that_sees_no_data(monkeypatch):
     """With T(z) in the place of T(z, x), only the aggregate posterior is matched, and the guide is too narrow."""
     monkeypatch.setattr(AVB, "_conditions", lambda self, run, names, model, guide: (_shared(names, guide), ()))
@@ -632,6 +635,7 @@ AGGREGATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGGREGATES)
 def test_aggregate_posteriors_of_a_line(name):
     num_steps = 250 if name == "WAE" else 600
@@ -651,6 +655,7 @@ def check_veegan(found):
     assert abs(found["slope"] - found["weight"] / variance) < 0.1 * found["sd"] / math.sqrt(variance)
 
 
+@pytest.mark.slow
 def test_veegan_of_a_line():
     check_veegan(fitted(VEEGAN(Quadratic(2)), hide=lambda fn: fn, num_steps=800))
 
