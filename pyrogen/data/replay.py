@@ -36,7 +36,6 @@ class Replay:
             if not given.
 
     Attributes:
-        num_environment_steps: how many steps all environments have taken.
         columns: the transitions, shape ``(capacity // environments, environments, ...)``, on the policy's device.
         size: how many rows of ``columns`` are filled.
 

@@ -37,9 +37,6 @@ class Rollouts:
             :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
             drew by turns from the parts of one recording, each would miss those of the others.
 
-    Attributes:
-        num_environment_steps: how many steps all environments have taken.
-
     Raises:
         UsageError: where a number is less than one, or environments cannot be parted in equal groups; while recording,
             where what the environment or the policy returns has another shape or type than a column.
