@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -129,8 +130,7 @@ def fit(setting: str, seed: int) -> dict[str, Any]:
     about = SETTINGS[setting]
     if isinstance(about, dict):
         return asked(peer_python(), about | {"seed": seed})
-    fields = {name: getattr(about, name) for name in ("model", "objective", "env", "training")}
-    return run(ControlRecipe(**fields, seed=seed))
+    return run(replace(about, seed=seed))
 
 
 def cells(setting: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from known_answers import SOFT_MDP_TRUTH as T
+from test_truth_mpo import ALPHA, GAMMA, PRIOR, Table
 from torch import nn
 
 import pyrogen.inference.virel
@@ -19,22 +20,10 @@ from pyrogen.nn import ActionValues
 
 pytestmark = pytest.mark.usefixtures("double")
 
-GAMMA, ALPHA, SCALE = 0.9, 0.5, 0.3
-PRIOR = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.5, 0.5], [0.2, 0.8]], dtype=torch.float64)
+SCALE = 0.3
 STATES, ACTIONS = torch.cartesian_prod(torch.arange(4), torch.arange(2)).T
 SURE = MDP(torch.eye(4, dtype=torch.float64)[T.P.argmax(-1)], T.R)
 """The soft MDP with the likeliest next state for certain."""
-
-
-class Table(Policy):
-    """A policy of four states: a softmax of logits."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits.clone())
-
-    def distribution(self, observation):
-        return dist.Categorical(logits=self.logits[observation])
 
 
 def every_transition(terminated=False, truncated=False):

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrogen.errors import UsageError
 from pyrogen.inference.control import KLControl
+from pyrogen.inference.observations import num_observations, scale_of_values
 from pyrogen.inference.ppo import PPO
 from pyrogen.nn import StateValues
-from pyrogen.parameters import owners
 from pyrogen.preference import Preference, makes
 from pyrogen.sites import Program
 
@@ -85,13 +84,7 @@ def critic_of_states(
     Raises:
         UsageError: where observations are whole numbers, and no table of the policy's tells how many there are.
     """
-    observation, scale = example["observation"], 1 / getattr(model, "temperature", 1.0)
-    if observation.is_floating_point():
-        return StateValues(observation.shape[2:], hidden=hidden, scale=scale)
-    tables = [part for owner in owners(guide).values() for part in owner.modules() if isinstance(part, nn.Embedding)]
-    if not tables:
-        raise UsageError(
-            "observations are whole numbers, and how many there are is told by an nn.Embedding of the policy's, which "
-            "has none: give it one, or build the objective and its critic in Python"
-        )
-    return StateValues(num_observations=tables[0].num_embeddings, hidden=hidden, scale=scale)
+    observation = example["observation"]
+    count, scale = num_observations(guide, observation), scale_of_values(model)
+    shape = observation.shape[2:] if count is None else ()
+    return StateValues(shape, num_observations=count, hidden=hidden, scale=scale)

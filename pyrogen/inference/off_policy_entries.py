@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.mpo import MPO
+from pyrogen.inference.observations import num_observations, scale_of_values
 from pyrogen.inference.sac import SAC
 from pyrogen.inference.soft_q import SoftQ
 from pyrogen.inference.transitions import choices
 from pyrogen.inference.virel import VIREL
 from pyrogen.nn import ActionValues, check_widths
-from pyrogen.parameters import modules_of, owners
+from pyrogen.parameters import modules_of
 from pyrogen.preference import makes
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import Program, or_nothing
@@ -146,15 +147,8 @@ def critic_of_actions(
     check_widths(critic_hidden=hidden)
     with rehearsal(modules_of(model, guide).values()), torch.no_grad():
         policy = choices(model, or_nothing(guide), example).policy
-    observation, num_observations = example["observation"], None
-    if not observation.is_floating_point():
-        tables = [m for owner in owners(guide).values() for m in owner.modules() if isinstance(m, nn.Embedding)]
-        if not tables:
-            raise UsageError(
-                "observations are whole numbers, and how many there are is told by an nn.Embedding of the policy's, "
-                "which has none: give it one, or build the objective and its critic in Python"
-            )
-        num_observations = tables[0].num_embeddings
+    observation = example["observation"]
+    count = num_observations(guide, observation)
     is_choice = isinstance(policy, dist.Categorical)
     if not is_choice and len(policy.event_shape) != 1:
         raise ProgramError(
@@ -163,9 +157,9 @@ def critic_of_actions(
         )
     return ActionValues(
         observation.shape[2:],
-        num_observations=num_observations,
+        num_observations=count,
         num_actions=policy.logits.shape[-1] if is_choice else None,
         num_action_dims=None if is_choice else policy.event_shape[0],
         hidden=hidden,
-        scale=1 / getattr(model, "temperature", 1.0),
+        scale=scale_of_values(model),
     )
