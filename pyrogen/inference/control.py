@@ -59,7 +59,7 @@ class KLControl(ActorCritic):
     Raises:
         UsageError: for a discount or decay out of range; where recordings lack a column, or, without a critic, stop
             before an episode ends; where ``log_prob`` was recorded, and the guide gives an action another (the last
-            two unless Pyro's validation is off).
+            two unless Pyro's validation is off, as it is in graphs after the rehearsal).
         ProgramError: where the guide draws what was not recorded, or observes; where the model observes nothing, or a
             program says something of the dynamics.
 

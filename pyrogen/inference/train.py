@@ -67,6 +67,7 @@ def train(
         validate: keep Pyro's validation as it is set; ``False`` turns it off after the rehearsal, which is faster and,
             on an accelerator, spares reads by the host.
         compile: capture each player's whole step as one graph and compile it, see :mod:`pyrogen.inference.compile`;
+            after the rehearsal, graphs look at no values, as where Pyro's validation is off;
             ``"capture"`` runs the graphs operation by operation, to try what can be captured without a compiler.
 
     Returns:
