@@ -1,4 +1,4 @@
-"""What is installed, by name: models, objectives and data sets, ours and third parties' alike."""
+"""What is installed, by name: models, objectives, data sets and environments, ours and third parties' alike."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -10,9 +10,15 @@ from pyrogen.errors import UsageError
 
 __all__ = ["GROUPS", "describe", "find", "names", "suggestion", "those"]
 
-GROUPS = {"model": "pyrogen.models", "objective": "pyrogen.objectives", "data": "pyrogen.data"}
+GROUPS = {
+    "model": "pyrogen.models",
+    "objective": "pyrogen.objectives",
+    "data": "pyrogen.data",
+    "environment": "pyrogen.environments",
+}
 """Entry-point groups. A model is a factory ``(spec, **settings) -> (model, guide)``, an objective
-``(model, guide, example_batch, **settings) -> Objective``, data ``(**settings) -> Dataset``."""
+``(model, guide, example_batch, **settings) -> Objective``, data ``(**settings) -> Dataset``, an environment, beside
+those that gymnasium knows, ``(**settings) -> gymnasium.Env``."""
 
 
 def _installed(kind: str) -> dict[str, EntryPoint]:
@@ -20,7 +26,7 @@ def _installed(kind: str) -> dict[str, EntryPoint]:
 
 
 def names(kind: str) -> list[str]:
-    """List what is installed of a kind: ``"model"``, ``"objective"`` or ``"data"``.
+    """List what is installed of a kind: ``"model"``, ``"objective"``, ``"data"`` or ``"environment"``.
 
     Example:
         >>> "vae" in names("model")

@@ -29,15 +29,16 @@ __all__ = ["COMMANDS"]
 
 
 def list_(arguments: Sequence[str]) -> Result:
-    """List the models, objectives and data sets that are installed."""
+    """List the models, objectives, data sets and environments (beside gymnasium's) that are installed."""
     parser = make_parser("list", str(list_.__doc__))
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on stdout")
     options = parse(parser, arguments)
-    plural = {"model": "models", "objective": "objectives", "data": "data"}
+    plural = {"model": "models", "objective": "objectives", "data": "data", "environment": "environments"}
     found = {plural[kind]: {n: catalogue.describe(kind, n) for n in catalogue.names(kind)} for kind in plural}
     lines = []
     for group, entries in found.items():
-        lines += [f"{group}:", *(f"  {name:<22} {text}" for name, text in entries.items()), ""]
+        if entries:
+            lines += [f"{group}:", *(f"  {name:<22} {text}" for name, text in entries.items()), ""]
     return Result(found, lines[:-1], options["json"])
 
 

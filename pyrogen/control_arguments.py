@@ -72,7 +72,7 @@ def _check(model: str, acts: bool, given: Mapping[str, Any]) -> None:
     if acts and ":" in str(given["env"]):
         raise UsageError(
             f"--env {given['env']} names a module, and a run does not say what is to be imported: give the id alone, "
-            f"and register it before, by a program that calls pyrogen.cli.main"
+            f"and let a package install it as an entry point of pyrogen.environments"
         )
     if not acts and given.get("env"):
         raise UsageError(
@@ -91,8 +91,10 @@ def _parse_control(
     factory = catalogue.find("model", model)
     names = {"model": model, "objective": str(given.get("objective") or getattr(factory, "objective", "kl-control"))}
     parser = train_parser(names["objective"])
-    parser.add_argument("--env", type=str, help="an id of gymnasium, such as CartPole-v1")
-    parser.add_argument("--env_settings", type=dict[str, Any], default={}, help="of gymnasium.make, as {NAME: VALUE}")
+    parser.add_argument(
+        "--env", type=str, help="an id of gymnasium, such as CartPole-v1, or an installed entry of pyrogen.environments"
+    )
+    parser.add_argument("--env_settings", type=dict[str, Any], default={}, help="of its making, as {NAME: VALUE}")
     parser.add_class_arguments(ControlSettings)
     keys = {kind: add_settings(parser, kind, catalogue.find(kind, name)) for kind, name in names.items()}
     preferred = prefer(parser, names, keys, ControlSettings)

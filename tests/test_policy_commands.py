@@ -565,6 +565,67 @@ def test_policies_of_other_packages(
     assert "model 'broken' of acting-toys cannot be imported: ZeroDivisionError" in err.replace("_", "-")
 
 
+CORRIDORS = """
+import gymnasium
+
+class Corridor(gymnasium.Env):
+    observation_space, action_space = gymnasium.spaces.Discrete(5), gymnasium.spaces.Discrete(2)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.steps = 0
+        return 0, {}
+
+    def step(self, action):
+        self.place, self.steps = max(0, self.place + 2 * int(action) - 1), self.steps + 1
+        arrived = self.place == self.length
+        return self.place, float(arrived), arrived, self.steps == 9, {}
+
+def corridor(length: int = 4) -> Corridor:
+    '''Make a corridor with a reward at its end.'''
+    return Corridor(length)
+"""
+
+
+def test_environments_of_other_packages(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installed function makes the copies, with settings; a run names it and is evaluated where it is installed."""
+    entries = "[pyrogen.environments]\ncorridor = corridors:corridor\nbroken = broken_walls:x\n"
+    installed(monkeypatch, tmp_path / "site", "corridors", CORRIDORS, entries)
+    (tmp_path / "site" / "broken_walls.py").write_text("1 / 0")
+    run = str(tmp_path / "run")
+    how = [
+        "--steps",
+        "64",
+        "--num-environments",
+        "2",
+        "--evaluation-episodes",
+        "1",
+        "--compile",
+        "off",
+        "--device",
+        "cpu",
+    ]
+    settings = ["--env-settings", '{"length": 2}']
+    assert pyrogen(capsys, "train", "policy", "--env", "corridor", *settings, *how, "--out", run)[0] == 0
+    _, out, _ = pyrogen(capsys, "evaluate", run, "--episodes", "20", "--json")
+    assert json.loads(out)["metrics"]["episode_length"]["value"] < 9  # the end is two steps away, and not four
+    listed = json.loads(pyrogen(capsys, "list", "--json")[1])["environments"]
+    assert listed["corridor"] == "Make a corridor with a reward at its end."
+    for words, says in (
+        (["--env", "broken"], "environment 'broken' of corridors cannot be imported: ZeroDivisionError"),
+        (["--env", "corridors"], "did you mean corridor?"),
+        (["--env", "corridor", "--env-settings", '{"height": 2}'], "height"),
+    ):
+        code, _, err = pyrogen(capsys, "train", "policy", *words, *how, "--out", run, "--overwrite")
+        assert code == 2
+        assert says in err
+
+
 def test_objectives_say_what_they_learn_from() -> None:
     kinds = {name: learned_from(catalogue.find("objective", name)) for name in catalogue.names("objective")}
     assert kinds["elbo"] is None

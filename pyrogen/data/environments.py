@@ -1,6 +1,6 @@
 """Environments of gymnasium, as tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyrogen.catalogue import suggestion
+from pyrogen import catalogue
 from pyrogen.data.copies import SeededCopies
 from pyrogen.data.outcome import Outcome
 from pyrogen.data.spaces import Observations, actions_of, spec_of
@@ -51,10 +51,11 @@ class GymnasiumEnvironment:
     next. Where the observation that they lead to is another than before, loading fails.
 
     Args:
-        env: an id such as ``"CartPole-v1"``; or a vector environment, whose state is not saved.
+        env: an id of gymnasium such as ``"CartPole-v1"``, or the name of an installed entry point of the group
+            ``pyrogen.environments``, a function that makes one copy; or a vector environment, whose state is not saved.
         num_environments: how many copies of an id.
         seed: at least 0.
-        settings: of ``gymnasium.make``, for an id.
+        settings: of ``gymnasium.make``, for an id; or of the entry point's function.
 
     Attributes:
         spec: shapes of observations and actions.
@@ -171,13 +172,19 @@ def _made(name: str, **settings: Any) -> "Env":
         import gymnasium
     except ImportError as error:
         raise UsageError("environments need gymnasium: pip install 'pyrogen-ppl[rl]'") from error
-    if name not in gymnasium.registry:
+    make: Callable[..., Env]
+    if name in gymnasium.registry:
+        make = partial(gymnasium.make, name, disable_env_checker=True)
+    elif name in (installed := catalogue.names("environment")):
+        make = catalogue.find("environment", name)
+    else:
         raise UsageError(
-            f"no environment is registered by the id {name}{suggestion(name, gymnasium.registry)}: "
-            f"gymnasium.register(...) one of your own before"
+            f"no environment is registered by the id {name}"
+            f"{catalogue.suggestion(name, [*gymnasium.registry, *installed])}: gymnasium.register(...) one of your own "
+            f"before, or let its package install an entry point of pyrogen.environments"
         )
     try:
-        return gymnasium.make(name, **{"disable_env_checker": True, **settings})
+        return make(**settings)
     except Exception as error:  # an environment's own, of whatever kind
         raise UsageError(
             f"{name} cannot be made with the settings {settings}: {type(error).__name__}: {error}"
