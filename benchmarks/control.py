@@ -3,7 +3,7 @@
 Every (setting, seed) appends a line to ``results/control.jsonl``; what is there is not run again. The peer runs in an
 environment of its own, which is made if need be; what belongs together has the same algorithm, network, batch, number
 of steps and threads. Policies are those after the last step, not the best on the way, and play 100 episodes by their
-draws and 100 by their modes. Settings were chosen on seeds from 100 on.
+draws and 100 by their modes, which begin alike, ours and the peer's. Settings were chosen on seeds from 100 on.
 
 Run: ``OMP_NUM_THREADS=1 python benchmarks/control.py [--settings NAME ...] [--seeds 0 1 ...]``.
 """
@@ -25,13 +25,16 @@ from report import RESULTS, append_row, header, machine, mean_cell, missing, rea
 
 from pyrogen.control_recipe import ControlRecipe
 from pyrogen.control_settings import ControlSettings
+from pyrogen.data.copies import episode_seed
 from pyrogen.evaluation import evaluating, play, returns_interval
 from pyrogen.recipe import Named
 from pyrogen.sites import or_nothing
 
 ROWS = RESULTS / "control.jsonl"
 PEER = Path(__file__).parent.parent / ".venv-stable-baselines3"
-SEEDS, EPISODES, FIRST_SEED = range(5), 100, 10_000
+SEEDS, COPIES, EACH, FIRST_SEED = range(5), 20, 5, 10_000
+STARTS = [episode_seed(FIRST_SEED, copy, episode) for copy in range(COPIES) for episode in range(EACH)]
+"""Where episodes begin, ours and the peer's."""
 
 
 def ours(env: str, objective: str, policy: dict[str, Any], about: dict[str, Any], **training: Any) -> ControlRecipe:
@@ -45,8 +48,7 @@ def peer(env: str, algorithm: str, num_environments: int, steps: int, **settings
 
 ON_POLICY = {"num_environments": 8, "schedule": "cosine", "compile": "on"}
 TRUST = {**ON_POLICY, "recording_steps": 64, "uses": 10, "minibatches": 4, "learning_rate": 1e-3}
-ONCE = {"num_environments": 8, "critic_steps": 8, "learning_rate": 4e-3, "critic_learning_rate": 3e-3, "compile": "on"}
-NEAR = {"discount": 0.98, "decay": 0.9}
+ONCE = {**ON_POLICY, "critic_steps": 8, "learning_rate": 4e-3, "critic_learning_rate": 3e-3, "clip_norm": 20.0}
 PEER_TRUST = {"n_steps": 64, "batch_size": 128, "n_epochs": 10, "learning_rate": 1e-3}
 COOL = {"temperature": 0.1}
 WIDE = {"hidden": (256, 256), "activation": "relu"}
@@ -63,7 +65,7 @@ PEER_CAR |= {"policy_kwargs": {"log_std_init": -3.67, "net_arch": [64, 64]}}
 SETTINGS: dict[str, ControlRecipe | dict[str, Any]] = {
     "CartPole-v1: PPO": ours("CartPole-v1", "ppo", COOL, {}, steps=50_000, **TRUST),
     "CartPole-v1: PPO, peer": peer("CartPole-v1", "PPO", 8, 50_000, **PEER_TRUST),
-    "CartPole-v1: KL control": ours("CartPole-v1", "kl-control", COOL, NEAR, steps=50_000, recording_steps=8, **ONCE),
+    "CartPole-v1: KL control": ours("CartPole-v1", "kl-control", COOL, {}, steps=50_000, recording_steps=8, **ONCE),
     "CartPole-v1: A2C, peer": peer("CartPole-v1", "A2C", 8, 50_000, n_steps=8, gae_lambda=0.95),
     "Acrobot-v1: KL control": ours(
         "Acrobot-v1", "kl-control", {"temperature": 0.05}, {}, steps=100_000, recording_steps=16, **ONCE
@@ -98,8 +100,8 @@ def run(recipe: ControlRecipe) -> dict[str, Any]:
     for name, deterministic in (("drawn", False), ("mode", True)):
         pyro.set_rng_seed(0)
         with evaluating(*programs):
-            stage = recipe.copies(20, FIRST_SEED)
-            episodes = play(stage, or_nothing(programs.guide), EPISODES, deterministic=deterministic)
+            stage = recipe.copies(COPIES, FIRST_SEED)
+            episodes = play(stage, or_nothing(programs.guide), len(STARTS), deterministic=deterministic)
         found[name] = episodes.returns.tolist()
     return found
 
@@ -120,7 +122,7 @@ def peer_python() -> Path:
     if not python.exists():
         constraints = Path(__file__).parent.parent / "constraints.txt"
         subprocess.run([sys.executable, "-m", "venv", PEER], check=True)
-        wanted = ["stable-baselines3", "gymnasium[classic-control]", "torch"]
+        wanted = ["stable-baselines3", "gymnasium[classic-control,box2d]", "torch"]
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--constraint", constraints, *wanted], check=True)
     return python
 
@@ -129,7 +131,7 @@ def fit(setting: str, seed: int) -> dict[str, Any]:
     """Run a setting with a seed, ours or the peer's."""
     about = SETTINGS[setting]
     if isinstance(about, dict):
-        return asked(peer_python(), about | {"seed": seed})
+        return asked(peer_python(), about | {"seed": seed, "episode_seeds": STARTS})
     return run(replace(about, seed=seed))
 
 

@@ -1,7 +1,8 @@
 """Train a policy with stable-baselines3 and print what it came to: one JSON object a line of settings.
 
 It runs in an environment of its own, which has no pyrogen: see ``control.py``. Settings are read from standard input:
-``{"algorithm": "PPO", "env": "CartPole-v1", "num_environments": 8, "steps": 50000, "seed": 0, "settings": {...}}``.
+``{"algorithm": "PPO", "env": "CartPole-v1", "num_environments": 8, "steps": 50000, "seed": 0, "settings": {...},
+"episode_seeds": [...]}``.
 """
 
 import json
@@ -17,14 +18,12 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 
-EPISODES, FIRST_SEED = 100, 10_000
 
-
-def returns(policy: BaseAlgorithm, env: str, deterministic: bool) -> NDArray[np.float64]:
+def returns(policy: BaseAlgorithm, asked: dict[str, Any], deterministic: bool) -> NDArray[np.float64]:
     """Play episodes, each from a seed of its own."""
-    world, found = gymnasium.make(env), []
-    for episode in range(EPISODES):
-        observation, _ = world.reset(seed=FIRST_SEED + episode)
+    world, found = gymnasium.make(asked["env"]), []
+    for seed in asked["episode_seeds"]:
+        observation, _ = world.reset(seed=seed)
         total, is_over = 0.0, False
         while not is_over:
             action, _ = policy.predict(observation, deterministic=deterministic)
@@ -45,8 +44,8 @@ def trained(asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "steps": policy.num_timesteps,
-        "mode": returns(policy, asked["env"], True).tolist(),
-        "drawn": returns(policy, asked["env"], False).tolist(),
+        "mode": returns(policy, asked, True).tolist(),
+        "drawn": returns(policy, asked, False).tolist(),
         "versions": {"stable-baselines3": stable_baselines3.__version__, "torch": torch.__version__},
     }
 
