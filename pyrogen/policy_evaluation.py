@@ -23,7 +23,7 @@ from pyrogen.files import write_file
 from pyrogen.loading import load
 from pyrogen.policy_fit import staged
 from pyrogen.recipe import Programs
-from pyrogen.result import Result, figure_lines
+from pyrogen.result import Result, figure_lines, say
 from pyrogen.runs import Run
 from pyrogen.sites import or_nothing
 
@@ -66,6 +66,8 @@ def evaluate_policy(arguments: Sequence[str]) -> Result:
             found.pop("elbo", None)  # its temperature is in the unit of rewards, and it was fitted to another
         figures |= {f"{name}{suffix}": figure for name, figure in found.items()}
         returns[f"returns{suffix}"] = episodes.returns.tolist()
+    if recipe.training.normalize_rewards:
+        say("no elbo: the policy was fitted to rewards on another scale, which --normalize-rewards went on changing")
     values = {
         "metrics": {name: figure.to_json() for name, figure in figures.items()},
         "split": f"{options['episodes']} episodes from seed {options['seed']}",

@@ -104,9 +104,10 @@ def pace_by_rounds(steps: int) -> int:
 
 def test_evaluation(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     words = ["evaluate", str(run), "--episodes", "5", "--deterministic", "true", "--json"]
-    code, out, _ = pyrogen(capsys, *words)
+    code, out, err = pyrogen(capsys, *words)
     metrics = json.loads(out)["metrics"]
     assert code == 0
+    assert "no elbo: the policy was fitted to rewards on another scale" in err
     drawn = {"mean_return", "iqm_return", "episode_length"}
     # Rewards were scaled for training, so that no ELBO is of what was fitted.
     assert set(metrics) == drawn | {"entropy", "kl_to_prior"} | {f"{name}_deterministic" for name in drawn}
@@ -122,7 +123,9 @@ def test_evaluation(capsys: pytest.CaptureFixture[str], run: Path) -> None:
 
 def test_an_elbo_is_what_divergences_leave(capsys: pytest.CaptureFixture[str], of_boxes: Path, tmp_path: Path) -> None:
     shutil.copytree(of_boxes, run := tmp_path / "run", symlinks=True)
-    metrics = json.loads(pyrogen(capsys, "evaluate", str(run), "--episodes", "3", "--json")[1])["metrics"]
+    _, out, err = pyrogen(capsys, "evaluate", str(run), "--episodes", "3", "--json")
+    metrics = json.loads(out)["metrics"]
+    assert "no elbo" not in err
     lost = metrics["kl_to_prior"]["value"] * metrics["episode_length"]["value"]
     assert metrics["elbo"]["value"] == pytest.approx(metrics["mean_return"]["value"] - lost, rel=1e-4)
 
