@@ -118,6 +118,7 @@ bench-disentangling: setup
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/disentangling.py
 
 bench-control: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt "gymnasium[box2d]"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/control.py
 
 bench-step-time: setup
