@@ -20,12 +20,12 @@ __all__ = ["kl_control", "ppo"]
         "temperature": 0.1,
         "recording_steps": 8,
         "critic_steps": 8,
-        "learning_rate": 4e-3,
+        "learning_rate": 2e-3,
         "critic_learning_rate": 3e-3,
         "schedule": "cosine",
         "clip_norm": 20.0,
     },
-    "learns from each recording once, in large steps, after a critic that has seen it: less noise, and a little bias",
+    "learns from each recording once, after a critic that has seen it: less noise, and a little bias",
 ).of
 def kl_control(
     model: Program,
