@@ -54,8 +54,9 @@ COOL = {"temperature": 0.1}
 WIDE = {"hidden": (256, 256), "activation": "relu"}
 NARROW = {"critic_hidden": (64, 64)}
 PENDULUM = {"steps": 20_000, "warmup": 1_000, "learning_rate": 1e-3, "compile": "on"}
+OFTEN = {"num_environments": 4, "recording_steps": 4, "uses": 4, "learning_rate": 1e-3, "compile": "on"}
 SMOOTH = {"temperature": 0.1, "exploration": "state-dependent", "noise_steps": 32}
-LONG = {"tuned": False, "discount": 0.9999, "rate": 0.01, "critic_hidden": (64, 64)}
+LONG = {"discount": 0.9999, "rate": 0.01, "critic_hidden": (64, 64)}
 CAR = {"steps": 50_000, "recording_steps": 32, "uses": 32, "batch_size": 512, "warmup": 0, "capacity": 50_000}
 CAR |= {"learning_rate": 3e-4, "compile": "on"}
 PEER_CAR = {"gamma": 0.9999, "tau": 0.01, "ent_coef": 0.1, "train_freq": 32, "gradient_steps": 32, "batch_size": 512}
@@ -72,19 +73,22 @@ SETTINGS: dict[str, ControlRecipe | dict[str, Any]] = {
     "CartPole-v1: PPO, peer": peer("CartPole-v1", "PPO", 8, 50_000, **PEER_TRUST),
     "CartPole-v1: KL control": ours("CartPole-v1", "kl-control", COOL, {}, steps=50_000, recording_steps=8, **ONCE),
     "CartPole-v1: A2C, peer": peer("CartPole-v1", "A2C", 8, 50_000, n_steps=8, gae_lambda=0.95),
+    "CartPole-v1: VIREL": ours("CartPole-v1", "virel", {"activation": "relu"}, NARROW, steps=50_000, **OFTEN),
     "Acrobot-v1: KL control": ours(
         "Acrobot-v1", "kl-control", {"temperature": 0.05}, {}, steps=100_000, recording_steps=16, **ONCE
     ),
     "Acrobot-v1: PPO": ours("Acrobot-v1", "ppo", COOL, {}, steps=100_000, **TRUST),
     "Acrobot-v1: PPO, peer": peer("Acrobot-v1", "PPO", 8, 100_000, **PEER_TRUST),
+    "Acrobot-v1: VIREL": ours("Acrobot-v1", "virel", {"activation": "relu"}, NARROW, steps=100_000, **OFTEN),
     "Pendulum-v1: SAC": ours("Pendulum-v1", "sac", WIDE, {}, **PENDULUM),
     "Pendulum-v1: SAC, peer": peer("Pendulum-v1", "SAC", 1, 20_000, learning_rate=1e-3, learning_starts=1_000),
     "Pendulum-v1: MPO": ours(
         "Pendulum-v1", "mpo", {"temperature": 0.3, "activation": "relu"}, NARROW, batch_size=64, **PENDULUM
     ),
     "Pendulum-v1: VIREL": ours("Pendulum-v1", "virel", {"activation": "relu"}, NARROW, **PENDULUM),
-    "MountainCarContinuous-v0: SAC": ours("MountainCarContinuous-v0", "sac", SMOOTH, LONG, **CAR),
+    "MountainCarContinuous-v0: SAC": ours("MountainCarContinuous-v0", "sac", SMOOTH, {"tuned": False, **LONG}, **CAR),
     "MountainCarContinuous-v0: SAC, peer": peer("MountainCarContinuous-v0", "SAC", 1, 50_000, **PEER_CAR),
+    "MountainCarContinuous-v0: VIREL": ours("MountainCarContinuous-v0", "virel", SMOOTH, LONG, **CAR),
     "LunarLander-v3: PPO": ours("LunarLander-v3", "ppo", COOL, FAR, **LANDING),
     "LunarLander-v3: PPO, peer": peer("LunarLander-v3", "PPO", 16, 1_000_000, **PEER_LANDING),
 }
