@@ -148,6 +148,7 @@ def many_sites():
     return model, AutoLowRankMultivariateNormal(model), (torch.randn(6),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "objective"),
     [
@@ -373,6 +374,7 @@ def test_a_weight_of_latents_is_an_argument(in_guide):
     assert not turn.graphs.writes_numbers
 
 
+@pytest.mark.slow
 def test_weights_that_differ_have_their_place_in_the_divergence():
     """Tensors are not looked at: the estimate has the mean that it has with numbers, where it is sampled."""
     q = dist.Normal(torch.tensor(0.2), 0.7)
@@ -439,6 +441,7 @@ def draws(how, seed, count):
     return np.array([float(step.loss) for step in training])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["capture", True])
 def test_ten_thousand_draws(how):
     """Never repeated, standard normal by a Kolmogorov-Smirnov test, uncorrelated, and the same again from the seed."""
@@ -451,6 +454,7 @@ def test_ten_thousand_draws(how):
     assert not np.isclose(draws(how, 1, 50), found[:50]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["capture", True])
 def test_resume_is_bit_exact(how):
     def start():

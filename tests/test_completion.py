@@ -101,6 +101,7 @@ def implicit(request, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_implicit_models_complete_by_a_search(implicit, tmp_path, capsys):
     out = tmp_path / "found.npz"
     words = ("--mask", "random:0.5", "-n", "3", "--starts", "2", "--noise", "0.5", "--out", str(out))
@@ -141,6 +142,7 @@ def test_options_of_another_way_are_refused(run, implicit, capsys):
         assert says in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_where_nothing_is_known_there_is_no_error(implicit, capsys):
     """And not one of zero."""
     said = complete(implicit, "--mask", "random:1", "-n", "2", "--starts", "2", capsys=capsys)
@@ -186,6 +188,7 @@ def with_miwae(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_table_with_missing_values_from_the_command_line(with_miwae, tmp_path, capsys):
     """Trained on a table with NaN, measured, drawn from, and filled in."""
     x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
@@ -249,6 +252,7 @@ def test_halves_and_files_of_the_wrong_shape(tmp_path):
     assert torch.equal(mask_of("random:0.5", 3, (9,), 1), mask_of("random:0.5", 3, (9,), 1))
 
 
+@pytest.mark.slow
 def test_samples_given_labels_keep_them(tmp_path, capsys):
     out = tmp_path / "gated"
     train = "train gated-pixelcnn --data digits --pixels threshold --conditional true --channels 4 --layers 1 --steps 5"

@@ -177,6 +177,7 @@ def new(seed, how):
     return train(learner, model, guide, batches, adam, adam, compile=how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [False, "capture"])
 def test_resuming_is_bit_exact(how):
     whole = new(0, how)

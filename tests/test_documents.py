@@ -26,6 +26,7 @@ def test_readme_python(block: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_page_on_implicit_models(capsys: pytest.CaptureFixture[str]) -> None:
     first, growing = re.findall(r"```python\n(.*?)```", (ROOT / "docs/implicit.md").read_text(), re.S)
     exec(compile(first, "docs/implicit.md", "exec"), {})
@@ -58,6 +59,7 @@ def test_the_page_on_topics(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"stocks", "bonds"} in [topic & {"stocks", "bonds", "cat"} for topic in topics]
 
 
+@pytest.mark.slow
 def test_the_page_on_likelihood(capsys: pytest.CaptureFixture[str]) -> None:
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs/likelihood.md").read_text(), re.S)
     exec(compile(block, "docs/likelihood.md", "exec"), {})
@@ -164,6 +166,7 @@ def test_the_page_on_autoregressive_models(capsys: pytest.CaptureFixture[str]) -
     assert stays == "True"
 
 
+@pytest.mark.slow
 def test_the_page_on_control(capsys: pytest.CaptureFixture[str]) -> None:
     """The policy learned is below the best, and the best below the log-evidence, in each room; arms are a softmax."""
     names: dict[str, object] = {}

@@ -85,12 +85,14 @@ def flips(folder: Path, count: int) -> Iterator[str]:
 # Row 16: bit flips -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_refused(folder: Path) -> None:
     assert outcome(folder) == "same"
     results = list(flips(folder, FLIPS))
     assert results.count("refused") == FLIPS >= 1000
 
 
+@pytest.mark.slow
 def test_every_bit_of_the_manifest_is_refused(folder: Path) -> None:
     good = (folder / "manifest.json").read_bytes()
     for bit in range(8 * len(good)):

@@ -167,6 +167,7 @@ def simulate_modules(model):
     return [model] if isinstance(model, nn.Module) else [cell.cell_contents for cell in model.__closure__]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("objective", "program"), one_of_each(ROWS))
 def test_captured(objective, program):
     """The same losses and parameters as without a graph, both players' steps in it."""

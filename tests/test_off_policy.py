@@ -210,6 +210,7 @@ def test_soft_q_wants_its_own_policy_of_allowed_choices():
             objective(model, guide, **columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compile", ["capture", pytest.param(True, marks=pytest.mark.compiled)])
 @pytest.mark.parametrize("name", ["sac, tuned", "sac, choices", "soft-q", "mpo", "mpo, choices", "virel"])
 def test_capture(name, compile):

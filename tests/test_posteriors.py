@@ -150,6 +150,7 @@ def test_objective_and_program(objective, program):
         assert sum(g is None for g in gradients[: len(critics)]) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "program"), one_of_each([row for row in ROWS if row[1] in ("implicit", "conditional")])
 )

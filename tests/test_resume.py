@@ -53,6 +53,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert states[0] == states[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 30])
 def test_killed_and_resumed_is_the_same(uninterrupted: Path, tmp_path: Path, after: int) -> None:
     out = tmp_path / "killed"
@@ -163,6 +164,7 @@ def test_newer_format_version(uninterrupted: Path, tmp_path: Path, capsys: pytes
     assert "version 99" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path: Path) -> None:
     """A limit on the size of files stands in for a full disk: exit 74, and the last checkpoint stays whole."""
     out = tmp_path / "full"

@@ -176,6 +176,7 @@ EVERY = (
 )
 
 
+@pytest.mark.slow
 def test_importing_changes_no_global_setting():
     """Not even the random numbers that follow; every submodule is imported, in a fresh process."""
     names = [name for name in TREES if not name.endswith("__main__")]

@@ -66,10 +66,12 @@ def reaches_the_entropy_rate(nats: float) -> bool:
     return abs(nats - ENTROPY_RATE) < 0.02
 
 
+@pytest.mark.slow
 def test_a_wavenet_reaches_the_entropy_rate():
     assert reaches_the_entropy_rate(held_out(kernel=2))
 
 
+@pytest.mark.slow
 def test_mutant_that_sees_one_step_back():
     """A kernel of one passes on the element before, and no other."""
     nats = held_out(kernel=1)
@@ -188,11 +190,13 @@ def agreement(swap: bool) -> float:
         return float((pitch(model(y=asked, length=96)) == asked).float().mean())
 
 
+@pytest.mark.slow
 def test_draws_are_of_the_label_that_is_asked_for():
     assert pitch(tones(torch.arange(50) % 2, 96)).equal(torch.arange(50) % 2)
     assert agreement(swap=False) > 0.9
 
 
+@pytest.mark.slow
 def test_mutant_of_labels_that_say_nothing():
     assert agreement(swap=True) < 0.8
 

@@ -317,6 +317,7 @@ def fits(d: Autoregressive, draws: Tensor, p: Tensor | None = None) -> bool:
 # All elements at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nade", "gated-pixelcnn", "wavenet"])
 def test_a_fixed_point_is_a_draw(name):
     d = distribution(name, 2, 3)

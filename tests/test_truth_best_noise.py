@@ -13,6 +13,7 @@ from pyrogen.models import Generator
 from pyrogen.spec import DataSpec
 
 
+@pytest.mark.slow
 def test_one_path_finds_the_likeliest_noise(monkeypatch):
     """x = A z + b + noise of scale s is normal, with covariance A A' + s² I."""
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parent.parent / "benchmarks"), *sys.path])

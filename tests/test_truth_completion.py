@@ -39,11 +39,13 @@ def case(request):
     return request.param, d.expand((N,)), missing, x.expand(N, 1, 2, 3), torch.where(agrees, joint, 0.0)
 
 
+@pytest.mark.slow
 def test_draws_are_of_the_conditional_distribution(case):
     _, d, missing, x, p = case
     assert fits(d, complete(d, x, missing, sweeps=30, num_particles=10), p)
 
 
+@pytest.mark.slow
 def test_sweeps_alone_lead_there(case):
     _, d, missing, x, p = case
     assert fits(d, complete(d, x, missing, sweeps=60, num_particles=1), p)

@@ -123,6 +123,7 @@ def short_path(model, x: Tensor, num_chains: int, num_steps: int) -> tuple[Hamil
     return Hamiltonian(latents, torch.full((num_steps, len(x)), 0.4), num_leapfrog=2), betas
 
 
+@pytest.mark.slow
 def test_weights_are_unbiased_however_short_the_path():
     r"""E[w] = p(x), and E[w] = 1 / p(x) of chains back; a weight after its move, or one move too few, is neither."""
     x, log_p = X[:1], LOG_P[0]
@@ -223,6 +224,7 @@ def test_more_chains_close_the_gap():
     assert gaps[1] < 0.5 * gaps[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", [ais, smc])
 def test_estimates_of_ppca(estimate):
     found = estimate(ppca, [{"x": X[:3]}, {"x": X[3:]}], num_steps=60, num_chains=64, num_leapfrog=3)

@@ -473,6 +473,7 @@ def test_parallel_lines():
     assert not arrives("minimax")
 
 
+@pytest.mark.slow
 def test_mutant_the_generator_lowers_what_it_should_raise(monkeypatch):
     monkeypatch.setitem(gan.GAMES, "non-saturating", gan.GAMES["minimax"])
     with pytest.raises(AssertionError):

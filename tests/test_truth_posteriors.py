@@ -583,6 +583,7 @@ def test_mutant_a_distance_that_counts_once(monkeypatch):
         check_wae()
 
 
+@pytest.mark.slow
 def test_mutant_labels_of_the_ratio_swapped(monkeypatch):
     """The critic learns log p(z) - log q(z | x), and the guide runs away from the prior: its slope is .5 else."""
     original = AVB._compared

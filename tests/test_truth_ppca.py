@@ -169,6 +169,7 @@ def functional_full_rank(x: Tensor) -> None:
         pyro.sample("z", dist.MultivariateNormal(x @ weight.T + bias, scale_tril=tril))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_guide", [FullRank, lambda: functional_full_rank], ids=["module", "functional"])
 def test_full_rank_guide_reaches_the_evidence(make_guide):
     guide = make_guide()

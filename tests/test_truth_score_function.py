@@ -192,6 +192,7 @@ def test_mutant_vimco_that_sees_itself(monkeypatch):
         check_bernoulli(IWAE(2), 2, renyi(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ELBO(4, analytic_kl=False), ELBO(4), IWAE(4)], ids=["sampled", "closed", "iwae"])
 def test_global_and_local_sites_together(objective):
     """A discrete global above a plate of discrete locals, both drawn: the mean of 800 gradients is the exact one."""

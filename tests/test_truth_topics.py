@@ -494,6 +494,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_known_topics_are_found(case):
     pyro.set_rng_seed(2)

@@ -309,6 +309,7 @@ DISENTANGLING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISENTANGLING)
 def test_training_lowers_the_total_correlation(name):
     """The bound alone left .07 to .09 nat over six seeds, FactorVAE .001 to .06, BetaTCVAE at most .007."""
@@ -317,6 +318,7 @@ def test_training_lowers_the_total_correlation(name):
     assert 0 <= found < plain / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DISENTANGLING)
 def test_mutant_training_without_the_weight(name):
     with pytest.raises(AssertionError):
