@@ -178,8 +178,8 @@ def page(rows: list[dict[str, Any]]) -> str:
 NOTES = """Returns are of 100 episodes a seed: the mean over seeds, with its standard error; the interquartile mean over
 seeds and episodes has a 95% bootstrap interval. Steps a second are those of all environments together while training,
 one thread, the median over seeds; ours are counted from the first step on, which compiles. Two thirds of
-SAC's time on Pendulum are products of matrices, 256 by 256, which ours and the peer's have alike. LunarLander's peer
-has the settings of rl-zoo, 62,500 steps of gradients; ours takes 7,800."""
+SAC's time on Pendulum are products of matrices, 256 by 256, which ours and the peer's have alike. LunarLander
+takes 7,800 steps of gradients, and with the peer's settings, which are those of rl-zoo, 62,500."""
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
