@@ -235,3 +235,25 @@ def test_outliers_are_scored_on_the_device(tmp_path: Path) -> None:
     assert main(["train", "vae", *words]) == 0
     scored = ["outliers", out, str(tmp_path / "odd.npy"), "--device", "cuda", "--out", str(tmp_path / "scores.csv")]
     assert main(scored) == 0
+
+
+POLICIES = {
+    "kl-control": "CartPole-v1 --recording-steps 8",
+    "ppo": "CartPole-v1 --recording-steps 8 --uses 2 --minibatches 2",
+    "soft-q": "CartPole-v1 --warmup 16",
+    "sac": "Pendulum-v1 --warmup 16",
+    "mpo": "Pendulum-v1 --warmup 16",
+    "virel": "Pendulum-v1 --warmup 16",
+}
+"""Environments and settings by objective."""
+
+
+@pytest.mark.parametrize("compiled", ["on", "off"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_objective_of_policies_trains_on_the_device(name: str, compiled: str, tmp_path: Path) -> None:
+    pytest.importorskip("gymnasium")
+    out = str(tmp_path / "run")
+    words = [*POLICIES[name].split(), "--num-environments", "4", "--steps", "128", "--evaluation-episodes", "2"]
+    words = ["--objective", name, "--env", *words, "--compile", compiled, "--device", "cuda", "--out", out]
+    assert main(["train", "policy", *words]) == 0
+    assert main(["evaluate", out, "--device", "cuda"]) == 0
