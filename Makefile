@@ -55,7 +55,7 @@ docs: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/sphinx-build --fail-on-warning --quiet docs docs/_build
 
-bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-step-time bench-fashion-mnist-vae bench-planning
+bench: bench-autoregressive bench-topics bench-compile bench-gan-step bench-implicit bench-implicit-images bench-cyclegan bench-adversarial bench-attribute-arithmetic bench-joint-vae bench-evaluation bench-step-time bench-fashion-mnist-vae bench-planning bench-control
 
 bench-compile: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt lda

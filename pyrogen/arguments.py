@@ -132,7 +132,7 @@ def outcome_options(
     options = {name: values[name] for name in ("out", "overwrite", "json", "track", "strict")}
     notes = []
     for reason, preference in preferred.items():
-        if chosen_so := [f"--{key} {value}" for key, value in preference.items() if key not in given]:
+        if chosen_so := [f"--{key.replace('_', '-')} {value}" for key, value in preference.items() if key not in given]:
             notes.append(f"{reason}: chose {' '.join(chosen_so)}")
     return options | ({"note": "\n".join(notes)} if notes else {})
 

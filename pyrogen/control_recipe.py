@@ -187,8 +187,16 @@ class ControlRecipe:
         settings.check(self.objective.name, objective, self.learns_from)
         uses, players = settings.uses, 1 + settings.critic_steps * has_critic(objective)
         if self.learns_from == "recordings":
-            groups = settings.minibatches
-            return Rollouts(environment, policy, pace.recording_steps, uses=uses, minibatches=groups, players=players)
+            targets = getattr(objective, "targets", None)
+            return Rollouts(
+                environment,
+                policy,
+                pace.recording_steps,
+                uses=uses,
+                minibatches=settings.minibatches,
+                targets=targets and partial(targets, *programs),
+                players=players,
+            )
         return Replay(
             environment,
             policy,

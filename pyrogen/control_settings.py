@@ -31,7 +31,7 @@ class ControlSettings:
         recording_steps: steps of each environment before something is learned from them: 128 for recordings, 1 for
             transitions, if not given.
         uses: how often each recording is learned from, or how many batches of transitions are, each time.
-        minibatches: in how many groups of environments a recording is learned from.
+        minibatches: in how many groups of steps a recording is learned from each time.
         capacity: how many transitions are kept.
         batch_size: transitions in a batch.
         warmup: steps of the prior before transitions are learned from.
@@ -112,7 +112,7 @@ class ControlSettings:
             raise UsageError(
                 f"{name} {has} and makes nothing of {options}: leave {'it' if len(idle) == 1 else 'them'} out"
             )
-        if learns_from == "recordings" and self.uses * self.minibatches > 1 and not getattr(objective, "reuses", False):
+        if learns_from == "recordings" and self.uses * self.minibatches > 1 and not hasattr(objective, "targets"):
             raise UsageError(
                 f"{name} learns from a recording once, since its policy is then another than the one that acted: leave "
                 f"--uses and --minibatches out, or choose --objective ppo"

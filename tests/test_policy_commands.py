@@ -395,8 +395,8 @@ def test_all_players_learn_from_all_groups(critic_steps: int, monkeypatch: pytes
 
 
 def test_mutant_players_that_share_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    def shared(*arguments: Any, uses: int, minibatches: int, players: int) -> Rollouts:
-        return Rollouts(*arguments, uses=uses * players, minibatches=minibatches)
+    def shared(*arguments: Any, uses: int, players: int, **settings: Any) -> Rollouts:
+        return Rollouts(*arguments, uses=uses * players, **settings)
 
     monkeypatch.setattr(control_recipe, "Rollouts", shared)
     with pytest.raises(AssertionError):
@@ -480,7 +480,7 @@ def test_seeds_are_pooled() -> None:
         ([*CARTPOLE, "--uses", "2"], "kl-control learns from a recording once"),
         ([*CARTPOLE, "--minibatches", "4"], "kl-control learns from a recording once"),
         ([*PPO, "--warmup", "9", "--batch-size", "9"], "makes nothing of --batch-size and --warmup: leave them out"),
-        ([*PPO, "--minibatches", "3"], "minibatches=3 does not part 4 environments"),
+        ([*PPO, "--minibatches", "3"], "minibatches=3 does not part 32 steps"),
         ([*SAC, "--minibatches", "2"], "sac learns from transitions and makes nothing of --minibatches: leave it out"),
         ([*SOFT_Q, "--critic-steps", "2"], "soft-q learns from transitions, without a critic, and makes nothing of"),
         ([*CARTPOLE, "--track", "paper"], "unknown tracker"),

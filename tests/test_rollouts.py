@@ -1,6 +1,6 @@
 """Recordings of tabular environments: what is in them, who acted, and how a fit by them resumes."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import pyro
 import pyro.distributions as dist
@@ -236,6 +236,73 @@ def test_mutant_players_that_share_the_groups(critic_steps, simultaneous):
         check_players(critic_steps, simultaneous, uses=2 * (1 + critic_steps), minibatches=4)
 
 
+def check_minibatches_of_steps():
+    """Each use computes targets anew, and parts the steps anew, in groups that have each of them once."""
+    uses = []
+
+    def targets(**recording):
+        uses.append(recording)
+        return {"returns": recording["reward"] + 100 * len(uses)}
+
+    rollouts = Rollouts(Signed(SOFT, 6), UniformChoice(2), 5, uses=2, minibatches=3, targets=targets, players=2)
+    batches, orders = iter(rollouts), []
+    for use in (1, 2):
+        drawn = [next(batches) for _ in range(6)]
+        parts = drawn[::2]
+        assert all(
+            torch.equal(one[name], two[name]) for one, two in zip(parts, drawn[1::2], strict=True) for name in one
+        )
+        assert all(part["reward"].shape == (1, 10) for part in parts)
+        rows = [torch.cat([part[name] for part in parts], 1)[0] for name in ("reward", "returns", "log_prob")]
+        assert rows[0].sort().values.tolist() == sorted([*range(6)] * 5)
+        assert torch.equal(rows[1], rows[0] + 100 * use)
+        orders.append(rows[0].tolist())
+    assert orders[0] != orders[1]
+    assert len(uses) == 2
+    assert uses[0]["reward"].shape == (5, 6)
+    next(batches)
+    assert rollouts.num_environment_steps == 60
+
+
+def test_minibatches_of_steps():
+    check_minibatches_of_steps()
+
+
+def test_mutant_targets_once_a_recording(monkeypatch):
+    """Those of the first use are out of date in the second."""
+    monkeypatch.setattr(Rollouts, "_ready", lru_cache(Rollouts._ready))
+    with pytest.raises(AssertionError):
+        check_minibatches_of_steps()
+
+
+@pytest.mark.parametrize("at", [1, 2, 4, 6, 9])
+def test_minibatches_of_steps_resume(at):
+    """With the targets of the use that was begun."""
+    calls = []
+
+    def targets(**recording):
+        calls.append(1)
+        return {"returns": recording["reward"] + len(calls)}
+
+    found = []
+    for stops in (False, True):
+        pyro.set_rng_seed(0)
+        settings = {"uses": 2, "minibatches": 3, "targets": targets, "players": 2}
+        calls.clear()
+        rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
+        batches = iter(rollouts)
+        for _ in range(at):
+            next(batches)
+        if stops:
+            state = rollouts.state_dict()
+            rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
+            rollouts.load_state_dict(state)
+            batches = iter(rollouts)
+        torch.manual_seed(5)
+        found.append([next(batches) for _ in range(9)])
+    assert all(torch.equal(one[name], two[name]) for one, two in zip(*found, strict=True) for name in one)
+
+
 @pytest.mark.parametrize("players", [1, 2])
 @pytest.mark.parametrize("at", [1, 2, 5, 6, 9])
 def test_minibatches_resume(at, players):
@@ -430,6 +497,8 @@ def test_what_is_refused():
         Rollouts(world, moves, 0)
     with pytest.raises(UsageError, match="minibatches=2 does not part 3 environments in equal groups"):
         Rollouts(world, moves, 2, minibatches=2)
+    with pytest.raises(UsageError, match="minibatches=4 does not part 6 steps of all environments in equal groups"):
+        Rollouts(world, moves, 2, minibatches=4, targets=dict)
     with pytest.raises(UsageError, match="horizon must be at least 1"):
         TabularEnvironment(SOFT, 3, horizon=0)
     with pytest.raises(UsageError, match="start must be a state from 0 to 3, found 4"):

@@ -51,6 +51,45 @@ def gradients(objective, recording, policy):
     return loss.detach(), *torch.autograd.grad(loss, (logits, model.logits))
 
 
+# Minibatches: steps by themselves
+
+
+def check_minibatches(drop=()):
+    """With their targets, steps in any order and number have the gradients, and the critic's losses, that they have
+    together."""
+    torch.manual_seed(0)
+    recording, policy = recorded(3, steps=2)
+    logits = policy.network.values
+    ppo, prior = PPO(Table(any_values(3)), discount=0.9, decay=0.5), Prior()
+    targets = ppo.targets(prior, policy, **recording)
+    with torch.no_grad():
+        logits += torch.randn_like(logits) / 2  # a later use
+    whole = gradients(ppo, recording, policy)
+    whole_critic = ppo.critic_loss(prior, policy, **recording)
+    again = ppo.targets(prior, policy, **recording)
+    assert all(torch.equal(again[name], targets[name]) for name in targets)  # they are those of the recorded policy
+    columns = recording | {name: target for name, target in targets.items() if name not in drop}
+    rows = {name: column.flatten(0, 1)[None] for name, column in columns.items()}
+    order = torch.randperm(rows["reward"].shape[1])
+    parts = [{name: column[:, some] for name, column in rows.items()} for some in order.split(5)]
+    for found, value in zip(zip(*(gradients(ppo, part, policy) for part in parts), strict=True), whole, strict=True):
+        torch.testing.assert_close(sum(found), value)
+    losses = [ppo.critic_loss(prior, policy, **part) * part["reward"].numel() for part in parts]
+    torch.testing.assert_close(sum(losses) / len(order), whole_critic)
+
+
+@double
+def test_minibatches_of_steps():
+    check_minibatches()
+
+
+@double
+def test_mutant_minibatches_without_their_targets():
+    """Each step then ends in what the critic says of the next, as if nothing had been recorded of it."""
+    with pytest.raises(AssertionError):
+        check_minibatches(drop=("returns", "advantage"))
+
+
 # The first use: the gradient of the ELBO
 
 SETTINGS = {
@@ -359,13 +398,15 @@ def test_bandit():
     check_bandit(PPO)
 
 
-def check_soft_mdp(make):
+def check_soft_mdp(make, minibatches=1):
     pyro.set_rng_seed(0)
     world = soft_world(64)
     policy, critic = tabular(world.num_observations), nn.Embedding(world.num_observations, 1)
     nn.init.zeros_(critic.weight)
-    rollouts = Rollouts(world, policy, T.horizon, uses=4, players=2)
-    fit(make(critic), OptimalTrajectories(UniformChoice(2)), policy, rollouts, 160)
+    ppo, model = make(critic), OptimalTrajectories(UniformChoice(2))
+    targets = partial(ppo.targets, model, policy) if minibatches > 1 else None
+    rollouts = Rollouts(world, policy, T.horizon, uses=4, minibatches=minibatches, targets=targets, players=2)
+    fit(ppo, model, policy, rollouts, 160 * minibatches)
     best, found = T.V_variational[START].item(), value_of(policy)
     assert best - 0.01 < found <= best
 
@@ -373,6 +414,10 @@ def check_soft_mdp(make):
 def test_soft_mdp():
     """Four steps a recording: the policy comes to the variational value, and never above."""
     check_soft_mdp(PPO)
+
+
+def test_soft_mdp_by_minibatches_of_steps():
+    check_soft_mdp(PPO, minibatches=2)
 
 
 def test_mutant_fit_with_the_other_sign():

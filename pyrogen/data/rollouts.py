@@ -1,6 +1,6 @@
 """Trajectories of several environments, recorded when they are asked for, with the policy as it is then."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,15 +31,18 @@ class Rollouts:
             guide that learns from the recordings.
         num_steps: how many steps of each environment a recording has.
         uses: how often each recording is learned from.
-        minibatches: in how many parts a recording is learned from each time, one after the other: groups of equally
-            many environments, drawn anew for each use.
+        minibatches: in how many parts a recording is learned from each time, one after the other, drawn anew for each
+            use: groups of equally many environments, or, with ``targets``, of steps.
+        targets: further columns of a recording, computed at the beginning of each use, by which steps can be learned
+            from one by one: :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given
+            out is then one step of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
         players: how many draws in a row are of the same part, as many as there are steps in a round of
             :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
             drew by turns from the parts of one recording, each would miss those of the others.
 
     Raises:
-        UsageError: where a number is less than one, or environments cannot be parted in equal groups; while recording,
-            where what the environment or the policy returns has another shape or type than a column.
+        UsageError: where a number is less than one, or environments, or steps, cannot be parted in equal groups; while
+            recording, where what the environment or the policy returns has another shape or type than a column.
         ProgramError: where the policy draws no ``action``, while recording.
         DataError: where an observation or a reward is not finite, while recording.
 
@@ -64,6 +67,7 @@ class Rollouts:
         *,
         uses: int = 1,
         minibatches: int = 1,
+        targets: Callable[..., dict[str, Tensor]] | None = None,
         players: int = 1,
     ) -> None:
         if min(num_steps, uses, minibatches, players) < 1:
@@ -71,10 +75,12 @@ class Rollouts:
                 f"num_steps, uses, minibatches and players must be at least 1, found {num_steps}, {uses}, "
                 f"{minibatches} and {players}"
             )
-        if environment.num_environments % minibatches:
+        self.num_rows = environment.num_environments * (1 if targets is None else num_steps)
+        if self.num_rows % minibatches:
+            what = "environments" if targets is None else "steps of all environments"
             raise UsageError(
-                f"minibatches={minibatches} does not part {environment.num_environments} environments in equal groups: "
-                f"choose a divisor, or other environments"
+                f"minibatches={minibatches} does not part {self.num_rows} {what} in equal groups: choose a divisor, or "
+                f"another number of {what}"
             )
         self.environment = environment
         self.recorder = Recorder(environment)
@@ -82,8 +88,10 @@ class Rollouts:
         self.num_steps = num_steps
         self.uses = uses
         self.minibatches = minibatches
+        self.targets = targets
         self.players = players
         self.recording: dict[str, Tensor] = {}
+        self.in_use: dict[str, Tensor] = {}
         self.groups: list[Tensor] = []
         self.left = 0
 
@@ -97,23 +105,33 @@ class Rollouts:
             if self.left == 0:
                 self.recording = self.recorder.record(self.actor, self.num_steps)
                 self.left = self.uses * self.minibatches * self.players
+            if self.left % (self.minibatches * self.players) == 0:
+                self.in_use = self._ready()
             self.left -= 1
-            yield self.recording if self.minibatches == 1 else self._minibatch()
+            yield self.in_use if self.minibatches == 1 else self._minibatch()
+
+    def _ready(self) -> dict[str, Tensor]:
+        """Return the recording as it is, or each step by itself, with its targets."""
+        if self.targets is None:
+            return self.recording
+        columns = self.recording | self.targets(**self.recording)
+        return {name: column.flatten(0, 1).unsqueeze(0) for name, column in columns.items()}
 
     def _minibatch(self) -> dict[str, Tensor]:
         if not self.groups:
-            order = torch.randperm(self.environment.num_environments)
-            self.groups = list(order.to(self.recording["reward"].device).chunk(self.minibatches))
+            order = torch.randperm(self.num_rows)
+            self.groups = list(order.to(self.in_use["reward"].device).chunk(self.minibatches))
         group = self.groups[-1]
         if self.left % self.players == 0:  # the last of the players has it now
             self.groups.pop()
-        return {name: column[:, group] for name, column in self.recording.items()}
+        return {name: column[:, group] for name, column in self.in_use.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the episodes are, and the recording that is still to be used."""
         return {
             "recorder": self.recorder.state_dict(),
             "recording": dict(self.recording) if self.left else {},
+            "in_use": dict(self.in_use) if self.targets is not None and self.left else {},
             "groups": list(self.groups),
             "left": self.left,
         }
@@ -123,5 +141,6 @@ class Rollouts:
         self.recorder.load_state_dict(state["recorder"])
         device = self.actor.device
         self.recording = {name: column.to(device) for name, column in state["recording"].items()}
+        self.in_use = {name: column.to(device) for name, column in state["in_use"].items()} or self.recording
         self.groups = [group.to(device) for group in state["groups"]]
         self.left = state["left"]

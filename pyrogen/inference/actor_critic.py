@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.objective import Objective
-from pyrogen.inference.recordings import DYNAMICS, replayed
+from pyrogen.inference.recordings import DYNAMICS, TARGETS, replayed
 from pyrogen.inference.returns import lambda_returns
 from pyrogen.parameters import owners
 from pyrogen.sites import Program, or_nothing
@@ -34,9 +34,6 @@ class ActorCritic(Objective):
 
     learns_from: ClassVar[Literal["recordings", "transitions"]] = "recordings"
     """What batches hold: whole recordings by the policy itself, or transitions by whomever."""
-
-    reuses: ClassVar[bool] = False
-    """Whether the policy may learn from a recording again, when it is no longer the one that acted."""
 
     needed: tuple[str, ...] = ("terminated", "truncated")
     """The columns that it cannot do without."""
@@ -68,9 +65,7 @@ class ActorCritic(Objective):
         """Return the negative sum of soft rewards in nats, with the gradient of the policy and the prior."""
         traces = self._traces(model, guide, args, kwargs)
         soft_rewards = self._soft_rewards(traces, kwargs)
-        with torch.no_grad():
-            returns = self._returns(soft_rewards, kwargs)
-            advantages = returns - self._baseline(returns, kwargs)
+        advantages = self._targets(soft_rewards, kwargs)["advantage"]
         surrogate = self._surrogate(traces, kwargs, advantages)
         return -(soft_rewards.sum() + surrogate - surrogate.detach())
 
@@ -78,7 +73,7 @@ class ActorCritic(Objective):
         """Return the mean squared distance of the critic's values from λ-returns, in nats squared."""
         with torch.no_grad():
             soft_rewards = self._soft_rewards(self._traces(model, guide, args, kwargs), kwargs)
-            returns = self._returns(soft_rewards, kwargs)
+            returns = self._targets(soft_rewards, kwargs)["returns"]
         return (self._values(kwargs["observation"], returns) - returns).square().mean()
 
     def _traces(
@@ -89,6 +84,14 @@ class ActorCritic(Objective):
         traces = replayed(model, or_nothing(guide), args, columns)
         self._check_guide(traces, columns)
         return traces
+
+    @torch.no_grad()
+    def _targets(self, soft_rewards: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the λ-returns and what they are above the baseline, as they were given or from the recording."""
+        if all(name in columns for name in TARGETS):
+            return {name: columns[name] for name in TARGETS}
+        returns = self._returns(soft_rewards, columns)
+        return {"returns": returns, "advantage": returns - self._baseline(returns, columns)}
 
     def _returns(self, soft_rewards: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
         terminated, truncated = columns["terminated"], columns["truncated"]

@@ -1,6 +1,7 @@
 """Control by the ELBO within a trust region: a recording serves for several steps."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.actor_critic import ActorCritic
-from pyrogen.sites import is_latent, sample_sites
+from pyrogen.sites import Program, is_latent, sample_sites
 from pyrogen.traces import Traces, model_terms
 
 __all__ = ["PPO"]
@@ -36,9 +37,10 @@ class PPO(ActorCritic):
     does so by :math:`\nabla \rho_t`. Where :math:`q = q_{\text{old}}`, value and gradient are those of
     ``KLControl(critic, discount, decay, analytic_kl=False)``.
 
-    A recording can be used several times, as a whole or in groups of environments, time unbroken:
-    ``Rollouts(..., uses=10, minibatches=4)``, and with a critic ``players=2``, so that both see the same. Advantages
-    are computed anew at each use, by the critic as it is then.
+    A recording can be used several times, as a whole or in minibatches of its steps. Those know nothing of what follows
+    them, so that :meth:`targets` says it: ``Rollouts(..., uses=10, minibatches=4, targets=partial(ppo.targets, model,
+    guide))``, and with a critic ``players=2``, so that both see the same. Advantages are computed anew at each use, by
+    the critic as it is then.
 
     Args:
         critic: :math:`V`, and what is there without one: as for :class:`KLControl`.
@@ -72,7 +74,6 @@ class PPO(ActorCritic):
     """
 
     needed = ("terminated", "truncated", "log_prob")
-    reuses = True
 
     def __init__(
         self,
@@ -90,6 +91,19 @@ class PPO(ActorCritic):
 
     def extra_repr(self) -> str:
         return f"discount={self.discount}, decay={self.decay}, clip={self.clip}, normalize={self.normalize}"
+
+    @torch.no_grad()
+    def targets(self, model: Program, guide: Program | None, *args: Any, **recording: Any) -> dict[str, Tensor]:
+        """Return ``returns`` and ``advantage`` of each step of a recording, by the critic as it is now.
+
+        With both among its columns, a batch may hold the steps of a recording in any order, and some of them alone; the
+        critic moves towards these returns.
+
+        Raises:
+            UsageError, ProgramError: as for the objective itself.
+        """
+        traces = self._traces(model, guide, args, recording)
+        return self._targets(self._soft_rewards(traces, recording), recording)
 
     def _check_guide(self, traces: Traces, columns: Mapping[str, Tensor]) -> None:
         drawn = [site["name"] for site in filter(is_latent, sample_sites(traces.guide))]
