@@ -22,7 +22,7 @@ from pyrogen.parameters import owners
 from pyrogen.recipe import Named, Programs, read_settings, shell_command, versions
 from pyrogen.rehearsal import rehearsal
 from pyrogen.sites import or_nothing
-from pyrogen.stepping import has_critic, optimizers
+from pyrogen.stepping import has_critic, optimizers, targets_of
 
 __all__ = ["ControlRecipe", "World", "check_seed"]
 
@@ -187,14 +187,14 @@ class ControlRecipe:
         settings.check(self.objective.name, objective, self.learns_from)
         uses, players = settings.uses, 1 + settings.critic_steps * has_critic(objective)
         if self.learns_from == "recordings":
-            targets = getattr(objective, "targets", None)
+            targets = targets_of(objective)
             return Rollouts(
                 environment,
                 policy,
                 pace.recording_steps,
                 uses=uses,
                 minibatches=settings.minibatches,
-                targets=targets and partial(targets, *programs),
+                targets=None if targets is None else partial(targets, *programs),
                 players=players,
             )
         return Replay(

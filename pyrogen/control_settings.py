@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pyrogen.errors import UsageError
 from pyrogen.inference import Objective
-from pyrogen.stepping import check_settings, has_critic
+from pyrogen.stepping import check_settings, has_critic, targets_of
 
 __all__ = ["ControlSettings", "LearnsFrom", "Pace", "learned_from"]
 
@@ -112,7 +112,7 @@ class ControlSettings:
             raise UsageError(
                 f"{name} {has} and makes nothing of {options}: leave {'it' if len(idle) == 1 else 'them'} out"
             )
-        if learns_from == "recordings" and self.uses * self.minibatches > 1 and not hasattr(objective, "targets"):
+        if learns_from == "recordings" and self.uses * self.minibatches > 1 and targets_of(objective) is None:
             raise UsageError(
                 f"{name} learns from a recording once, since its policy is then another than the one that acted: leave "
                 f"--uses and --minibatches out, or choose --objective ppo"

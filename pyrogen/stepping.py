@@ -6,12 +6,13 @@ from math import isfinite
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from pyrogen.errors import UsageError
 from pyrogen.inference import Objective
 
-__all__ = ["Stepping", "check_settings", "has_critic", "optimizers"]
+__all__ = ["Stepping", "check_settings", "has_critic", "optimizers", "targets_of"]
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -74,6 +75,12 @@ def check_settings(settings: object, **ranges: tuple[str, ...]) -> None:
 def has_critic(objective: Objective) -> bool:
     """Tell whether an objective has parameters that learn."""
     return any(p.requires_grad for p in objective.parameters())
+
+
+def targets_of(objective: Objective) -> Callable[..., dict[str, Tensor]] | None:
+    """Return an objective's method ``targets``, if it has one: it may then learn from a recording several times."""
+    targets = getattr(objective, "targets", None)
+    return targets if callable(targets) else None
 
 
 def optimizers(

@@ -236,7 +236,7 @@ def test_killed_and_resumed_with_a_replay(
 
 
 def test_mutant_groups_forgotten(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a recording is parted anew in the middle of a use, some environments are learned from twice."""
+    """Where a recording is parted anew in the middle of a use, some steps are learned from twice."""
     state = Rollouts.state_dict
     monkeypatch.setattr(Rollouts, "state_dict", lambda self: state(self) | {"groups": []})
     with pytest.raises(AssertionError):
@@ -369,7 +369,7 @@ def test_objectives_have_their_usual_pace(capsys: pytest.CaptureFixture[str]) ->
 
 
 def check_groups(recipe: ControlRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps of a round are with the same group of environments, and the next round's is the other."""
+    """All steps of a round are with the same group of steps, and the next round's is the other."""
     environment = recipe.environment()
     training = recipe.fit(environment, recipe.programs(environment.spec))
     drawn, draw = [], training.feed.draw

@@ -1,6 +1,6 @@
 """Recordings of tabular environments: what is in them, who acted, and how a fit by them resumes."""
 
-from functools import lru_cache, partial
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -237,29 +237,31 @@ def test_mutant_players_that_share_the_groups(critic_steps, simultaneous):
 
 
 def check_minibatches_of_steps():
-    """Each use computes targets anew, and parts the steps anew, in groups that have each of them once."""
-    uses = []
+    """Each use parts the steps anew, in groups that have each of them once, with the targets of the whole recording."""
+    recordings = []
 
     def targets(**recording):
-        uses.append(recording)
-        return {"returns": recording["reward"] + 100 * len(uses)}
+        recordings.append(recording)
+        return {"returns": 100 * recording["reward"] + torch.arange(5)[:, None]}
 
     rollouts = Rollouts(Signed(SOFT, 6), UniformChoice(2), 5, uses=2, minibatches=3, targets=targets, players=2)
     batches, orders = iter(rollouts), []
-    for use in (1, 2):
+    for _ in range(2):
         drawn = [next(batches) for _ in range(6)]
         parts = drawn[::2]
         assert all(
             torch.equal(one[name], two[name]) for one, two in zip(parts, drawn[1::2], strict=True) for name in one
         )
         assert all(part["reward"].shape == (1, 10) for part in parts)
-        rows = [torch.cat([part[name] for part in parts], 1)[0] for name in ("reward", "returns", "log_prob")]
-        assert rows[0].sort().values.tolist() == sorted([*range(6)] * 5)
-        assert torch.equal(rows[1], rows[0] + 100 * use)
-        orders.append(rows[0].tolist())
+        reward, returns, seen = (
+            torch.cat([part[name] for part in parts], 1)[0] for name in ("reward", "returns", "observation")
+        )
+        step = (returns - 100 * reward).long()
+        assert sorted(returns.tolist()) == [100 * environment + time for environment in range(6) for time in range(5)]
+        assert torch.equal(seen, recordings[0]["observation"][step, reward.long()])
+        orders.append(returns.tolist())
     assert orders[0] != orders[1]
-    assert len(uses) == 2
-    assert uses[0]["reward"].shape == (5, 6)
+    assert len(recordings) == 1
     next(batches)
     assert rollouts.num_environment_steps == 60
 
@@ -268,49 +270,22 @@ def test_minibatches_of_steps():
     check_minibatches_of_steps()
 
 
-def test_mutant_targets_once_a_recording(monkeypatch):
-    """Those of the first use are out of date in the second."""
-    monkeypatch.setattr(Rollouts, "_ready", lru_cache(Rollouts._ready))
+def test_mutant_steps_in_another_order_than_their_targets(monkeypatch):
+    flatten = torch.Tensor.flatten
+    monkeypatch.setattr(torch.Tensor, "flatten", lambda x, *dims: flatten(x.T if x.is_floating_point() else x, *dims))
     with pytest.raises(AssertionError):
         check_minibatches_of_steps()
 
 
-@pytest.mark.parametrize("at", [1, 2, 4, 6, 9])
-def test_minibatches_of_steps_resume(at):
-    """With the targets of the use that was begun."""
-    calls = []
-
-    def targets(**recording):
-        calls.append(1)
-        return {"returns": recording["reward"] + len(calls)}
-
-    found = []
-    for stops in (False, True):
-        pyro.set_rng_seed(0)
-        settings = {"uses": 2, "minibatches": 3, "targets": targets, "players": 2}
-        calls.clear()
-        rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
-        batches = iter(rollouts)
-        for _ in range(at):
-            next(batches)
-        if stops:
-            state = rollouts.state_dict()
-            rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
-            rollouts.load_state_dict(state)
-            batches = iter(rollouts)
-        torch.manual_seed(5)
-        found.append([next(batches) for _ in range(9)])
-    assert all(torch.equal(one[name], two[name]) for one, two in zip(*found, strict=True) for name in one)
-
-
+@pytest.mark.parametrize("targets", [None, lambda **recording: {"returns": 2 * recording["reward"]}])
 @pytest.mark.parametrize("players", [1, 2])
 @pytest.mark.parametrize("at", [1, 2, 5, 6, 9])
-def test_minibatches_resume(at, players):
+def test_minibatches_resume(at, players, targets):
     """Between the players of one group as well."""
     found = []
     for stops in (False, True):
         pyro.set_rng_seed(0)
-        settings = {"uses": 2, "minibatches": 3, "players": players}
+        settings = {"uses": 2, "minibatches": 3, "players": players, "targets": targets}
         rollouts = Rollouts(TabularEnvironment(SOFT, 6), UniformChoice(2), 5, **settings)
         batches = iter(rollouts)
         for _ in range(at):
@@ -321,8 +296,10 @@ def test_minibatches_resume(at, players):
             rollouts.load_state_dict(state)
             batches = iter(rollouts)
         torch.manual_seed(5)
-        found.append([next(batches)["reward"] for _ in range(7)])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        found.append([next(batches) for _ in range(7)])
+    for one, other in zip(*found, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 class Own(CategoricalPolicy):
@@ -499,6 +476,11 @@ def test_what_is_refused():
         Rollouts(world, moves, 2, minibatches=2)
     with pytest.raises(UsageError, match="minibatches=4 does not part 6 steps of all environments in equal groups"):
         Rollouts(world, moves, 2, minibatches=4, targets=dict)
+    for found in ({"returns": torch.zeros(3, 3)}, {"returns": torch.zeros(6)}, {"reward": torch.zeros(2, 3)}):
+        with pytest.raises(
+            UsageError, match=r"targets of a recording are new columns whose shape begins with \(2, 3\)"
+        ):
+            next(iter(Rollouts(world, UniformChoice(2), 2, targets=lambda found=found, **_: found)))
     with pytest.raises(UsageError, match="horizon must be at least 1"):
         TabularEnvironment(SOFT, 3, horizon=0)
     with pytest.raises(UsageError, match="start must be a state from 0 to 3, found 4"):

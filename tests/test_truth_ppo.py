@@ -54,40 +54,79 @@ def gradients(objective, recording, policy):
 # Minibatches: steps by themselves
 
 
-def check_minibatches(drop=()):
+def check_minibatches(make, critic=True, drop=()):
     """With their targets, steps in any order and number have the gradients, and the critic's losses, that they have
     together."""
     torch.manual_seed(0)
-    recording, policy = recorded(3, steps=2)
+    recording, policy = recorded(3, steps=2) if critic else recorded(3)
     logits = policy.network.values
-    ppo, prior = PPO(Table(any_values(3)), discount=0.9, decay=0.5), Prior()
-    targets = ppo.targets(prior, policy, **recording)
+    ppo = make(Table(any_values(3)), 0.9, 0.5) if critic else make(discount=0.9)
+    prior = Prior()
     with torch.no_grad():
         logits += torch.randn_like(logits) / 2  # a later use
     whole = gradients(ppo, recording, policy)
-    whole_critic = ppo.critic_loss(prior, policy, **recording)
-    again = ppo.targets(prior, policy, **recording)
-    assert all(torch.equal(again[name], targets[name]) for name in targets)  # they are those of the recorded policy
+    targets = ppo.targets(prior, policy, **recording)
     columns = recording | {name: target for name, target in targets.items() if name not in drop}
     rows = {name: column.flatten(0, 1)[None] for name, column in columns.items()}
     order = torch.randperm(rows["reward"].shape[1])
     parts = [{name: column[:, some] for name, column in rows.items()} for some in order.split(5)]
     for found, value in zip(zip(*(gradients(ppo, part, policy) for part in parts), strict=True), whole, strict=True):
         torch.testing.assert_close(sum(found), value)
-    losses = [ppo.critic_loss(prior, policy, **part) * part["reward"].numel() for part in parts]
-    torch.testing.assert_close(sum(losses) / len(order), whole_critic)
+    if critic:
+        losses = [ppo.critic_loss(prior, policy, **part) * part["reward"].numel() for part in parts]
+        torch.testing.assert_close(sum(losses) / len(order), ppo.critic_loss(prior, policy, **recording))
 
 
 @double
-def test_minibatches_of_steps():
-    check_minibatches()
+@pytest.mark.parametrize("critic", [True, False])
+def test_minibatches_of_steps(critic):
+    check_minibatches(PPO, critic)
 
 
 @double
 def test_mutant_minibatches_without_their_targets():
     """Each step then ends in what the critic says of the next, as if nothing had been recorded of it."""
     with pytest.raises(AssertionError):
-        check_minibatches(drop=("returns", "advantage"))
+        check_minibatches(PPO, drop=("returns", "advantage"))
+
+
+class OfTheBatch(PPO):
+    """The critic moves towards what it says itself of the next step, whatever the batch knows."""
+
+    def critic_loss(self, model, guide, **columns):
+        own = {name: column for name, column in columns.items() if name not in ("returns", "advantage")}
+        return super().critic_loss(model, guide, **own)
+
+
+@double
+def test_mutant_a_critic_without_its_targets():
+    with pytest.raises(AssertionError):
+        check_minibatches(OfTheBatch)
+
+
+def test_targets_are_those_of_the_critic_as_it_is():
+    """Columns that hold former ones are computed anew."""
+    recording, policy = recorded(3, steps=2)
+    critic = Table(any_values(3).float())
+    ppo, prior = PPO(critic, 0.9, 0.5), Prior()
+    former = ppo.targets(prior, policy, **recording)
+    critic.values = critic.values + 1
+    now = ppo.targets(prior, policy, **recording)
+    assert not torch.allclose(now["advantage"], former["advantage"])
+    assert torch.equal(ppo.targets(prior, policy, **recording, **former)["advantage"], now["advantage"])
+
+
+def test_targets_that_are_refused():
+    recording, policy = recorded(3, steps=2)
+    ppo, prior = PPO(Table(any_values(3).float())), Prior()
+    targets = ppo.targets(prior, policy, **recording)
+    with pytest.raises(UsageError, match=r"found returns of shape .* Pass both, of PPO.targets, or neither"):
+        ppo.critic_loss(prior, policy, **recording, returns=targets["returns"])
+    with pytest.raises(UsageError, match="has returns and advantage, both of shape"):
+        ppo(prior, policy, **recording, **{name: target[..., None] for name, target in targets.items()})
+    one = {name: column[:1, :1] for name, column in (recording | targets).items()}
+    with pytest.raises(UsageError, match="this batch has a single step"):
+        PPO(ppo.critic, normalize=True)(prior, policy, **one)
 
 
 # The first use: the gradient of the ELBO
@@ -398,15 +437,13 @@ def test_bandit():
     check_bandit(PPO)
 
 
-def check_soft_mdp(make, minibatches=1):
+def check_soft_mdp(make):
     pyro.set_rng_seed(0)
     world = soft_world(64)
     policy, critic = tabular(world.num_observations), nn.Embedding(world.num_observations, 1)
     nn.init.zeros_(critic.weight)
-    ppo, model = make(critic), OptimalTrajectories(UniformChoice(2))
-    targets = partial(ppo.targets, model, policy) if minibatches > 1 else None
-    rollouts = Rollouts(world, policy, T.horizon, uses=4, minibatches=minibatches, targets=targets, players=2)
-    fit(ppo, model, policy, rollouts, 160 * minibatches)
+    rollouts = Rollouts(world, policy, T.horizon, uses=4, players=2)
+    fit(make(critic), OptimalTrajectories(UniformChoice(2)), policy, rollouts, 160)
     best, found = T.V_variational[START].item(), value_of(policy)
     assert best - 0.01 < found <= best
 
@@ -414,10 +451,6 @@ def check_soft_mdp(make, minibatches=1):
 def test_soft_mdp():
     """Four steps a recording: the policy comes to the variational value, and never above."""
     check_soft_mdp(PPO)
-
-
-def test_soft_mdp_by_minibatches_of_steps():
-    check_soft_mdp(PPO, minibatches=2)
 
 
 def test_mutant_fit_with_the_other_sign():

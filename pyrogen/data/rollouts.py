@@ -33,16 +33,17 @@ class Rollouts:
         uses: how often each recording is learned from.
         minibatches: in how many parts a recording is learned from each time, one after the other, drawn anew for each
             use: groups of equally many environments, or, with ``targets``, of steps.
-        targets: further columns of a recording, computed at the beginning of each use, by which steps can be learned
-            from one by one: :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given
-            out is then one step of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
+        targets: further columns, computed of each recording once it is made, by which its steps can be learned from one
+            by one: :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given out is then
+            one step of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
         players: how many draws in a row are of the same part, as many as there are steps in a round of
             :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
             drew by turns from the parts of one recording, each would miss those of the others.
 
     Raises:
         UsageError: where a number is less than one, or environments, or steps, cannot be parted in equal groups; while
-            recording, where what the environment or the policy returns has another shape or type than a column.
+            recording, where what the environment or the policy returns has another shape or type than a column, or a
+            target is no new column of the recording's shape.
         ProgramError: where the policy draws no ``action``, while recording.
         DataError: where an observation or a reward is not finite, while recording.
 
@@ -80,7 +81,7 @@ class Rollouts:
             what = "environments" if targets is None else "steps of all environments"
             raise UsageError(
                 f"minibatches={minibatches} does not part {self.num_rows} {what} in equal groups: choose a divisor, or "
-                f"another number of {what}"
+                f"other numbers of steps and environments"
             )
         self.environment = environment
         self.recorder = Recorder(environment)
@@ -91,7 +92,6 @@ class Rollouts:
         self.targets = targets
         self.players = players
         self.recording: dict[str, Tensor] = {}
-        self.in_use: dict[str, Tensor] = {}
         self.groups: list[Tensor] = []
         self.left = 0
 
@@ -103,35 +103,39 @@ class Rollouts:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
             if self.left == 0:
-                self.recording = self.recorder.record(self.actor, self.num_steps)
+                self.recording = self._record()
                 self.left = self.uses * self.minibatches * self.players
-            if self.left % (self.minibatches * self.players) == 0:
-                self.in_use = self._ready()
             self.left -= 1
-            yield self.in_use if self.minibatches == 1 else self._minibatch()
+            yield self.recording if self.minibatches == 1 else self._minibatch()
 
-    def _ready(self) -> dict[str, Tensor]:
-        """Return the recording as it is, or each step by itself, with its targets."""
+    def _record(self) -> dict[str, Tensor]:
+        """Return a recording as it is, or each step by itself, with its targets."""
+        recording = self.recorder.record(self.actor, self.num_steps)
         if self.targets is None:
-            return self.recording
-        columns = self.recording | self.targets(**self.recording)
-        return {name: column.flatten(0, 1).unsqueeze(0) for name, column in columns.items()}
+            return recording
+        found, shape = self.targets(**recording), recording["reward"].shape
+        for name, column in found.items():
+            if name in recording or column.shape[:2] != shape:
+                raise UsageError(
+                    f"targets of a recording are new columns whose shape begins with {tuple(shape)}, found {name!r} of "
+                    f"shape {tuple(column.shape)}, beside {', '.join(recording)}"
+                )
+        return {name: column.flatten(0, 1).unsqueeze(0) for name, column in (recording | found).items()}
 
     def _minibatch(self) -> dict[str, Tensor]:
         if not self.groups:
             order = torch.randperm(self.num_rows)
-            self.groups = list(order.to(self.in_use["reward"].device).chunk(self.minibatches))
+            self.groups = list(order.to(self.recording["reward"].device).chunk(self.minibatches))
         group = self.groups[-1]
         if self.left % self.players == 0:  # the last of the players has it now
             self.groups.pop()
-        return {name: column[:, group] for name, column in self.in_use.items()}
+        return {name: column[:, group] for name, column in self.recording.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the episodes are, and the recording that is still to be used."""
         return {
             "recorder": self.recorder.state_dict(),
             "recording": dict(self.recording) if self.left else {},
-            "in_use": dict(self.in_use) if self.targets is not None and self.left else {},
             "groups": list(self.groups),
             "left": self.left,
         }
@@ -141,6 +145,5 @@ class Rollouts:
         self.recorder.load_state_dict(state["recorder"])
         device = self.actor.device
         self.recording = {name: column.to(device) for name, column in state["recording"].items()}
-        self.in_use = {name: column.to(device) for name, column in state["in_use"].items()} or self.recording
         self.groups = [group.to(device) for group in state["groups"]]
         self.left = state["left"]

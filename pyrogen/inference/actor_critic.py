@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.objective import Objective
-from pyrogen.inference.recordings import DYNAMICS, TARGETS, replayed
+from pyrogen.inference.recordings import DYNAMICS, replayed
 from pyrogen.inference.returns import lambda_returns
 from pyrogen.parameters import owners
 from pyrogen.sites import Program, or_nothing
@@ -33,7 +33,7 @@ class ActorCritic(Objective):
     """
 
     learns_from: ClassVar[Literal["recordings", "transitions"]] = "recordings"
-    """What batches hold: whole recordings by the policy itself, or transitions by whomever."""
+    """What batches hold: recordings by the policy itself, or transitions by whomever."""
 
     needed: tuple[str, ...] = ("terminated", "truncated")
     """The columns that it cannot do without."""
@@ -73,8 +73,8 @@ class ActorCritic(Objective):
         """Return the mean squared distance of the critic's values from λ-returns, in nats squared."""
         with torch.no_grad():
             soft_rewards = self._soft_rewards(self._traces(model, guide, args, kwargs), kwargs)
-            returns = self._targets(soft_rewards, kwargs)["returns"]
-        return (self._values(kwargs["observation"], returns) - returns).square().mean()
+            returns = self._returns(soft_rewards, kwargs)
+        return self._distance(returns, kwargs)
 
     def _traces(
         self, model: Program, guide: Program | None, args: tuple[Any, ...], columns: Mapping[str, Any]
@@ -87,15 +87,14 @@ class ActorCritic(Objective):
 
     @torch.no_grad()
     def _targets(self, soft_rewards: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the λ-returns and what they are above the baseline, as they were given or from the recording."""
-        if all(name in columns for name in TARGETS):
-            return {name: columns[name] for name in TARGETS}
+        """Return the λ-returns of a recording, and what they are above the baseline."""
         returns = self._returns(soft_rewards, columns)
         return {"returns": returns, "advantage": returns - self._baseline(returns, columns)}
 
     def _returns(self, soft_rewards: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
         terminated, truncated = columns["terminated"], columns["truncated"]
         if self.critic is None:
+            self._check_ends(terminated, truncated)
             # Nobody knows the value of what was not recorded: a step that would need it is not finite.
             unseen = torch.cat([truncated[:-1], torch.ones_like(truncated[-1:])])
             following = torch.zeros_like(soft_rewards).masked_fill(unseen, torch.nan)
@@ -109,6 +108,10 @@ class ActorCritic(Objective):
             return self._values(columns["observation"], returns)
         others = returns.sum(1, keepdim=True) - returns
         return others / max(returns.shape[1] - 1, 1)
+
+    def _distance(self, returns: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
+        """Return the critic's mean squared distance from returns."""
+        return (self._values(columns["observation"], returns) - returns).square().mean()
 
     def _values(self, observation: Tensor, like: Tensor) -> Tensor:
         assert self.critic is not None
@@ -138,11 +141,13 @@ class ActorCritic(Objective):
                 f"{name} learns from recordings, and these lack {', '.join(missing)}: pass a dict of columns, as "
                 f"pyrogen.data.Rollouts makes them; found {', '.join(columns) or 'none'}"
             )
-        if self.critic is None and is_validation_enabled():
-            terminated, truncated = columns["terminated"], columns["truncated"]
+
+    def _check_ends(self, terminated: Tensor, truncated: Tensor) -> None:
+        """Refuse episodes that go on beyond the recording, where nobody knows what follows."""
+        if is_validation_enabled():
             stops = int((truncated & ~terminated).sum() + (~(terminated | truncated)[-1]).sum())
             if stops:
                 raise UsageError(
                     f"{stops} episodes go on after the last step that was recorded of them, and without a critic their "
-                    f"value is not known: pass {name} a critic, or record whole episodes"
+                    f"value is not known: pass {type(self).__name__} a critic, or record whole episodes"
                 )

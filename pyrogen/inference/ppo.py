@@ -9,10 +9,14 @@ from torch import Tensor, nn
 
 from pyrogen.errors import ProgramError, UsageError
 from pyrogen.inference.actor_critic import ActorCritic
+from pyrogen.parameters import modules_of
+from pyrogen.rehearsal import buffers_restored
 from pyrogen.sites import Program, is_latent, sample_sites
 from pyrogen.traces import Traces, model_terms
 
 __all__ = ["PPO"]
+
+TARGETS = ("returns", "advantage")
 
 
 class PPO(ActorCritic):
@@ -39,20 +43,21 @@ class PPO(ActorCritic):
 
     A recording can be used several times, as a whole or in minibatches of its steps. Those know nothing of what follows
     them, so that :meth:`targets` says it: ``Rollouts(..., uses=10, minibatches=4, targets=partial(ppo.targets, model,
-    guide))``, and with a critic ``players=2``, so that both see the same. Advantages are computed anew at each use, by
-    the critic as it is then.
+    guide))``, and with a critic ``players=2``, so that both see the same. Advantages are then those of the critic that
+    came to the recording, and without targets those of the critic at each use.
 
     Args:
         critic: :math:`V`, and what is there without one: as for :class:`KLControl`.
         discount: :math:`\gamma` of the λ-returns.
         decay: :math:`\lambda`.
         clip: :math:`\epsilon`, which may be infinite.
-        normalize: shift and scale the advantages of each batch to mean 0 and standard deviation 1; which sees the
-            actions, for a bias that vanishes in large batches. The prior's own gradient is not scaled.
+        normalize: shift and scale the advantages of each batch, of two steps at least, to mean 0 and standard deviation
+            1; which sees the actions, for a bias that vanishes in large batches. The prior's own gradient is not
+            scaled.
 
     Raises:
         UsageError: for a setting out of range; where recordings lack a column, ``log_prob`` among them, or, without a
-            critic, stop before an episode ends.
+            critic, stop before an episode ends; where a batch has one of the targets, or in another shape.
         ProgramError: where the guide draws anything but ``action``, or observes; where the model observes nothing, or a
             program says something of the dynamics.
 
@@ -94,16 +99,62 @@ class PPO(ActorCritic):
 
     @torch.no_grad()
     def targets(self, model: Program, guide: Program | None, *args: Any, **recording: Any) -> dict[str, Tensor]:
-        """Return ``returns`` and ``advantage`` of each step of a recording, by the critic as it is now.
+        r"""Return what each step of a recording is to learn from, by the critic as it is now.
 
-        With both among its columns, a batch may hold the steps of a recording in any order, and some of them alone; the
-        critic moves towards these returns.
+        With both among its columns, a batch may hold the steps of a recording in any order, and some of them alone, and
+        the critic moves towards these returns.
+
+        Args:
+            model: the model.
+            guide: the policy.
+            *args: what both are called with besides.
+            **recording: columns of shape ``(time, environments, ...)``.
+
+        Returns:
+            ``returns``, :math:`G^\lambda_t`, and ``advantage``, :math:`\hat A_t`, in nats, shape
+            ``(time, environments)``.
 
         Raises:
             UsageError, ProgramError: as for the objective itself.
+
+        Example:
+            >>> from pyrogen.models import CategoricalPolicy, OptimalTrajectories, UniformChoice
+            >>> model, policy = OptimalTrajectories(UniformChoice(2)), CategoricalPolicy(nn.Linear(4, 2))
+            >>> ends = torch.tensor([[False], [True]])
+            >>> recording = {"observation": torch.randn(2, 1, 4), "action": torch.ones(2, 1), "terminated": ends}
+            >>> recording |= {"reward": torch.ones(2, 1), "truncated": ends & ~ends}
+            >>> PPO().targets(model, policy, **recording, log_prob=torch.full((2, 1), 0.5).log())["returns"]
+            tensor([[2.],
+                    [1.]])
         """
-        traces = self._traces(model, guide, args, recording)
-        return self._targets(self._soft_rewards(traces, recording), recording)
+        with buffers_restored([self, *modules_of(model, guide).values()]):
+            traces = self._traces(model, guide, args, recording)
+            return super()._targets(self._soft_rewards(traces, recording), recording)
+
+    def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the mean squared distance of the critic's values from λ-returns, in nats squared."""
+        if (given := self._given(kwargs)) is None:
+            return super().critic_loss(model, guide, *args, **kwargs)
+        return self._distance(given["returns"], kwargs)
+
+    def _targets(self, soft_rewards: Tensor, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        given = self._given(columns)
+        return super()._targets(soft_rewards, columns) if given is None else given
+
+    def _given(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """Return a batch's own targets, if it has them."""
+        given = {name: columns[name] for name in TARGETS if name in columns}
+        if not given:
+            return None
+        self._check(columns)
+        shape = columns["log_prob"].shape
+        found = " and ".join(f"{name} of shape {tuple(column.shape)}" for name, column in given.items())
+        if [column.shape for column in given.values()] != [shape, shape]:
+            raise UsageError(
+                f"a batch that knows its targets has returns and advantage, both of shape {tuple(shape)}, one for each "
+                f"step: found {found}. Pass both, of PPO.targets, or neither"
+            )
+        return given
 
     def _check_guide(self, traces: Traces, columns: Mapping[str, Tensor]) -> None:
         drawn = [site["name"] for site in filter(is_latent, sample_sites(traces.guide))]
@@ -123,6 +174,8 @@ class PPO(ActorCritic):
         # Neither ratio nor score is scaled by what a program multiplies its density by.
         log_ratios = scale_and_mask(action["unscaled_log_prob"] - columns["log_prob"], mask=action["mask"])
         if self.normalize:
+            if advantages.numel() < 2:
+                raise UsageError("normalize compares steps, and this batch has a single step: take larger batches")
             deviation = advantages.std(correction=0)
             advantages = (advantages - advantages.mean()) / (deviation + torch.finfo(deviation.dtype).eps)
         ratios = log_ratios.exp()

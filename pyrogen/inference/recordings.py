@@ -12,11 +12,10 @@ from pyrogen.errors import ProgramError
 from pyrogen.sites import Program, is_latent, sample_sites
 from pyrogen.traces import Traces, trace_pair
 
-__all__ = ["DYNAMICS", "TARGETS", "replayed", "score"]
+__all__ = ["DYNAMICS", "replayed", "score"]
 
 DYNAMICS = ("observation", "next_observation")
-TARGETS = ("returns", "advantage")
-OUTCOMES = (*DYNAMICS, *TARGETS, "reward", "terminated", "truncated", "log_prob")
+OUTCOMES = (*DYNAMICS, "reward", "terminated", "truncated", "log_prob")
 """The columns of a recording that are no choices of a policy's."""
 
 
