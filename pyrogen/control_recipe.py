@@ -211,8 +211,8 @@ class ControlRecipe:
     def fit(self, environment: World, programs: Programs) -> Training:
         """Prepare the training of a policy in an environment.
 
-        A critic that takes one step with a recording does so at the same point as the policy: it has not yet seen what
-        it is subtracted from.
+        A critic that takes one step with a recording does so at the same point as the policy: at the first use it has
+        not yet seen what it is subtracted from.
         """
         settings = self.training
         objective = self.objective_of(environment.spec, programs)

@@ -243,6 +243,18 @@ def test_mutant_groups_forgotten(run: Path, tmp_path: Path, monkeypatch: pytest.
         check_killed(run, 6, tmp_path / "killed", PPO, monkeypatch)
 
 
+def test_mutant_targets_forgotten(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A use that goes on by other targets, here zeros, takes other steps."""
+    state = Rollouts.state_dict
+
+    def forgetting(self: Rollouts) -> dict[str, Any]:
+        return state(self) | {"found": {name: torch.zeros_like(column) for name, column in self.found.items()}}
+
+    monkeypatch.setattr(Rollouts, "state_dict", forgetting)
+    with pytest.raises(AssertionError):
+        check_killed(run, 6, tmp_path / "killed", PPO, monkeypatch)
+
+
 def test_killed_before_the_first_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was logged by then is not there twice."""
     save = fitting.Driver._save

@@ -1,6 +1,6 @@
 """Recordings of tabular environments: what is in them, who acted, and how a fit by them resumes."""
 
-from functools import partial
+from functools import lru_cache, partial
 
 import pyro
 import pyro.distributions as dist
@@ -237,16 +237,16 @@ def test_mutant_players_that_share_the_groups(critic_steps, simultaneous):
 
 
 def check_minibatches_of_steps():
-    """Each use parts the steps anew, in groups that have each of them once, with the targets of the whole recording."""
+    """Each use computes targets anew, and parts the steps anew, in groups that have each of them once."""
     recordings = []
 
     def targets(**recording):
         recordings.append(recording)
-        return {"returns": 100 * recording["reward"] + torch.arange(5)[:, None]}
+        return {"returns": 1000 * len(recordings) + 100 * recording["reward"] + torch.arange(5)[:, None]}
 
     rollouts = Rollouts(Signed(SOFT, 6), UniformChoice(2), 5, uses=2, minibatches=3, targets=targets, players=2)
     batches, orders = iter(rollouts), []
-    for _ in range(2):
+    for use in (1, 2):
         drawn = [next(batches) for _ in range(6)]
         parts = drawn[::2]
         assert all(
@@ -256,18 +256,26 @@ def check_minibatches_of_steps():
         reward, returns, seen = (
             torch.cat([part[name] for part in parts], 1)[0] for name in ("reward", "returns", "observation")
         )
+        returns = returns - 1000 * use
         step = (returns - 100 * reward).long()
         assert sorted(returns.tolist()) == [100 * environment + time for environment in range(6) for time in range(5)]
         assert torch.equal(seen, recordings[0]["observation"][step, reward.long()])
         orders.append(returns.tolist())
     assert orders[0] != orders[1]
-    assert len(recordings) == 1
+    assert len(recordings) == 2
     next(batches)
     assert rollouts.num_environment_steps == 60
 
 
 def test_minibatches_of_steps():
     check_minibatches_of_steps()
+
+
+def test_mutant_targets_once_a_recording(monkeypatch):
+    """Those of the first use are out of date in the second."""
+    monkeypatch.setattr(Rollouts, "_found", lru_cache(Rollouts._found))
+    with pytest.raises(AssertionError):
+        check_minibatches_of_steps()
 
 
 def test_mutant_steps_in_another_order_than_their_targets(monkeypatch):

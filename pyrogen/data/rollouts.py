@@ -33,9 +33,9 @@ class Rollouts:
         uses: how often each recording is learned from.
         minibatches: in how many parts a recording is learned from each time, one after the other, drawn anew for each
             use: groups of equally many environments, or, with ``targets``, of steps.
-        targets: further columns, computed of each recording once it is made, by which its steps can be learned from one
-            by one: :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given out is then
-            one step of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
+        targets: further columns of a recording, computed at the beginning of each use, by which steps can be learned
+            from one by one: :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given
+            out is then one step of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
         players: how many draws in a row are of the same part, as many as there are steps in a round of
             :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
             drew by turns from the parts of one recording, each would miss those of the others.
@@ -92,6 +92,8 @@ class Rollouts:
         self.targets = targets
         self.players = players
         self.recording: dict[str, Tensor] = {}
+        self.found: dict[str, Tensor] = {}
+        self.in_use: dict[str, Tensor] = {}
         self.groups: list[Tensor] = []
         self.left = 0
 
@@ -103,39 +105,48 @@ class Rollouts:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         while True:
             if self.left == 0:
-                self.recording = self._record()
+                self.recording = self.recorder.record(self.actor, self.num_steps)
                 self.left = self.uses * self.minibatches * self.players
+            if self.left % (self.minibatches * self.players) == 0:
+                self.found = self._found()
+                self.in_use = self._in_use()
             self.left -= 1
-            yield self.recording if self.minibatches == 1 else self._minibatch()
+            yield self.in_use if self.minibatches == 1 else self._minibatch()
 
-    def _record(self) -> dict[str, Tensor]:
-        """Return a recording as it is, or each step by itself, with its targets."""
-        recording = self.recorder.record(self.actor, self.num_steps)
+    def _found(self) -> dict[str, Tensor]:
+        """Return the recording's targets."""
         if self.targets is None:
-            return recording
-        found, shape = self.targets(**recording), recording["reward"].shape
+            return {}
+        found, shape = self.targets(**self.recording), self.recording["reward"].shape
         for name, column in found.items():
-            if name in recording or column.shape[:2] != shape:
+            if name in self.recording or column.shape[:2] != shape:
                 raise UsageError(
                     f"targets of a recording are new columns whose shape begins with {tuple(shape)}, found {name!r} of "
-                    f"shape {tuple(column.shape)}, beside {', '.join(recording)}"
+                    f"shape {tuple(column.shape)}, beside {', '.join(self.recording)}"
                 )
-        return {name: column.flatten(0, 1).unsqueeze(0) for name, column in (recording | found).items()}
+        return found
+
+    def _in_use(self) -> dict[str, Tensor]:
+        """Return the recording as it is, or each step by itself, with its targets."""
+        if self.targets is None:
+            return self.recording
+        return {name: column.flatten(0, 1).unsqueeze(0) for name, column in (self.recording | self.found).items()}
 
     def _minibatch(self) -> dict[str, Tensor]:
         if not self.groups:
             order = torch.randperm(self.num_rows)
-            self.groups = list(order.to(self.recording["reward"].device).chunk(self.minibatches))
+            self.groups = list(order.to(self.in_use["reward"].device).chunk(self.minibatches))
         group = self.groups[-1]
         if self.left % self.players == 0:  # the last of the players has it now
             self.groups.pop()
-        return {name: column[:, group] for name, column in self.recording.items()}
+        return {name: column[:, group] for name, column in self.in_use.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the episodes are, and the recording that is still to be used."""
         return {
             "recorder": self.recorder.state_dict(),
             "recording": dict(self.recording) if self.left else {},
+            "found": dict(self.found) if self.left else {},
             "groups": list(self.groups),
             "left": self.left,
         }
@@ -145,5 +156,7 @@ class Rollouts:
         self.recorder.load_state_dict(state["recorder"])
         device = self.actor.device
         self.recording = {name: column.to(device) for name, column in state["recording"].items()}
+        self.found = {name: column.to(device) for name, column in state["found"].items()}
+        self.in_use = self._in_use()
         self.groups = [group.to(device) for group in state["groups"]]
         self.left = state["left"]

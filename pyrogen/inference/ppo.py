@@ -43,8 +43,8 @@ class PPO(ActorCritic):
 
     A recording can be used several times, as a whole or in minibatches of its steps. Those know nothing of what follows
     them, so that :meth:`targets` says it: ``Rollouts(..., uses=10, minibatches=4, targets=partial(ppo.targets, model,
-    guide))``, and with a critic ``players=2``, so that both see the same. Advantages are then those of the critic that
-    came to the recording, and without targets those of the critic at each use.
+    guide))``, and with a critic ``players=2``, so that both see the same. Advantages are computed anew at each use, by
+    the critic as it is then, as the large-scale study below recommends.
 
     Args:
         critic: :math:`V`, and what is there without one: as for :class:`KLControl`.
