@@ -1,4 +1,4 @@
-"""Every test starts from an empty parameter store, a fixed seed, float32 and one thread, and leaves that behind."""
+"""Every test and example starts from an empty parameter store, a fixed seed, float32 and one thread, and leaves that."""
 
 from collections.abc import Iterator
 
