@@ -1,4 +1,4 @@
-"""Every test and example starts from an empty parameter store, a fixed seed, float32 and one thread, and leaves that."""
+"""Tests and examples start from an empty parameter store, a fixed seed, float32 and one thread, and leave that."""
 
 from collections.abc import Iterator
 

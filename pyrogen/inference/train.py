@@ -90,7 +90,8 @@ def train(
         ...     pyro.sample("z", dist.Normal(loc, 0.4082))
         >>> x = torch.tensor([1.2, -0.4, 0.7, 2.1, 0.3])  # the posterior mean is 0.65
         >>> pyro.clear_param_store()
-        >>> for step in train(ELBO(), model, guide, [x], lambda p: torch.optim.Adam(p, lr=0.05), num_steps=400):
+        >>> adam = lambda p: torch.optim.Adam(p, lr=0.05)
+        >>> for step in train(ELBO(num_particles=10), model, guide, [x], adam, num_steps=400):
         ...     pass
         >>> bool(abs(pyro.param("loc") - 0.65) < 0.1)
         True
