@@ -237,7 +237,7 @@ def test_mutant_players_that_share_the_groups(critic_steps, simultaneous):
 
 
 def check_minibatches_of_steps():
-    """Each use computes targets anew, and parts the steps anew, in groups that have each of them once."""
+    """Each use computes targets anew, from those of the use before, and parts the steps anew: each is in one group."""
     recordings = []
 
     def targets(**recording):
@@ -265,10 +265,28 @@ def check_minibatches_of_steps():
     assert len(recordings) == 2
     next(batches)
     assert rollouts.num_environment_steps == 60
+    assert ["returns" in recording for recording in recordings] == [False, True, False]
+    former = 1000 + 100 * recordings[0]["reward"] + torch.arange(5)[:, None]
+    assert torch.equal(recordings[1]["returns"], former)
 
 
 def test_minibatches_of_steps():
     check_minibatches_of_steps()
+
+
+def test_mutant_targets_of_another_recording(monkeypatch):
+    """What one recording had is no start for the next."""
+    found = Rollouts._found
+
+    def kept(self):
+        self.found = self.found or self.last
+        self.last = found(self)
+        return self.last
+
+    monkeypatch.setattr(Rollouts, "last", {}, raising=False)
+    monkeypatch.setattr(Rollouts, "_found", kept)
+    with pytest.raises(AssertionError):
+        check_minibatches_of_steps()
 
 
 def test_mutant_targets_once_a_recording(monkeypatch):
@@ -285,7 +303,7 @@ def test_mutant_steps_in_another_order_than_their_targets(monkeypatch):
         check_minibatches_of_steps()
 
 
-@pytest.mark.parametrize("targets", [None, lambda **recording: {"returns": 2 * recording["reward"]}])
+@pytest.mark.parametrize("targets", [None, lambda **of: {"returns": of["reward"] + of.get("returns", 0)}])
 @pytest.mark.parametrize("players", [1, 2])
 @pytest.mark.parametrize("at", [1, 2, 5, 6, 9])
 def test_minibatches_resume(at, players, targets):

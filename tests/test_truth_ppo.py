@@ -116,6 +116,18 @@ def test_targets_are_those_of_the_critic_as_it_is():
     assert torch.equal(ppo.targets(prior, policy, **recording, **former)["advantage"], now["advantage"])
 
 
+def test_soft_rewards_are_those_of_the_first_use():
+    """Later ones run no program, and see no prior that has learned since."""
+    recording, policy = recorded(3, steps=2)
+    ppo, prior = PPO(Table(any_values(3).float()), 0.9, 0.5), Prior()
+    former = ppo.targets(prior, policy, **recording)
+    with torch.no_grad():
+        prior.logits += 1 + torch.arange(2)
+    assert not torch.allclose(ppo.targets(prior, policy, **recording)["returns"], former["returns"])
+    now = ppo.targets(pytest.fail, pytest.fail, **recording, **former)
+    assert all(torch.equal(now[name], former[name]) for name in ("soft_reward", "returns", "advantage"))
+
+
 def test_targets_that_are_refused():
     recording, policy = recorded(3, steps=2)
     ppo, prior = PPO(Table(any_values(3).float())), Prior()

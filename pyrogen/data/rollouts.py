@@ -33,9 +33,10 @@ class Rollouts:
         uses: how often each recording is learned from.
         minibatches: in how many parts a recording is learned from each time, one after the other, drawn anew for each
             use: groups of equally many environments, or, with ``targets``, of steps.
-        targets: further columns of a recording, computed at the beginning of each use, by which steps can be learned
-            from one by one: :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given
-            out is then one step of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
+        targets: further columns of a recording, computed at the beginning of each use from all that it has, those of
+            the use before among them, by which steps can be learned from one by one: :meth:`PPO.targets
+            <pyrogen.inference.PPO.targets>`, applied to programs. What is given out is then one step of many
+            environments, ``(1, num_steps * environments)`` or a minibatch of that.
         players: how many draws in a row are of the same part, as many as there are steps in a round of
             :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
             drew by turns from the parts of one recording, each would miss those of the others.
@@ -106,6 +107,7 @@ class Rollouts:
         while True:
             if self.left == 0:
                 self.recording = self.recorder.record(self.actor, self.num_steps)
+                self.found = {}
                 self.left = self.uses * self.minibatches * self.players
             if self.left % (self.minibatches * self.players) == 0:
                 self.found = self._found()
@@ -117,7 +119,7 @@ class Rollouts:
         """Return the recording's targets."""
         if self.targets is None:
             return {}
-        found, shape = self.targets(**self.recording), self.recording["reward"].shape
+        found, shape = self.targets(**self.recording, **self.found), self.recording["reward"].shape
         for name, column in found.items():
             if name in self.recording or column.shape[:2] != shape:
                 raise UsageError(

@@ -44,7 +44,8 @@ class PPO(ActorCritic):
     A recording can be used several times, as a whole or in minibatches of its steps. Those know nothing of what follows
     them, so that :meth:`targets` says it: ``Rollouts(..., uses=10, minibatches=4, targets=partial(ppo.targets, model,
     guide))``, and with a critic ``players=2``, so that both see the same. Advantages are computed anew at each use, by
-    the critic as it is then, as the large-scale study below recommends.
+    the critic as it is then, as the large-scale study below recommends, from soft rewards by the prior as it was at the
+    first use: like the policy that acted, it is the old one.
 
     Args:
         critic: :math:`V`, and what is there without one: as for :class:`KLControl`.
@@ -101,18 +102,19 @@ class PPO(ActorCritic):
     def targets(self, model: Program, guide: Program | None, *args: Any, **recording: Any) -> dict[str, Tensor]:
         r"""Return what each step of a recording is to learn from, by the critic as it is now.
 
-        With both among its columns, a batch may hold the steps of a recording in any order, and some of them alone, and
-        the critic moves towards these returns.
+        With the last two among its columns, a batch may hold the steps of a recording in any order, and some of them
+        alone, and the critic moves towards these returns.
 
         Args:
             model: the model.
             guide: the policy.
             *args: what both are called with besides.
-            **recording: columns of shape ``(time, environments, ...)``.
+            **recording: columns of shape ``(time, environments, ...)``. With ``soft_reward`` of an earlier use among
+                them, neither program runs.
 
         Returns:
-            ``returns``, :math:`G^\lambda_t`, and ``advantage``, :math:`\hat A_t`, in nats, shape
-            ``(time, environments)``.
+            ``soft_reward``, :math:`\rho_t`, ``returns``, :math:`G^\lambda_t`, and ``advantage``, :math:`\hat A_t`,
+            in nats, shape ``(time, environments)``.
 
         Raises:
             UsageError, ProgramError: as for the objective itself.
@@ -128,8 +130,9 @@ class PPO(ActorCritic):
                     [1.]])
         """
         with buffers_restored([self, *modules_of(model, guide).values()]):
-            traces = self._traces(model, guide, args, recording)
-            return super()._targets(self._soft_rewards(traces, recording), recording)
+            if (soft_rewards := recording.get("soft_reward")) is None:
+                soft_rewards = self._soft_rewards(self._traces(model, guide, args, recording), recording)
+            return {"soft_reward": soft_rewards, **super()._targets(soft_rewards, recording)}
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
         """Return the mean squared distance of the critic's values from λ-returns, in nats squared."""
