@@ -136,6 +136,11 @@ def test_targets_that_are_refused():
         ppo.critic_loss(prior, policy, **recording, returns=targets["returns"])
     with pytest.raises(UsageError, match="has returns and advantage, both of shape"):
         ppo(prior, policy, **recording, **{name: target[..., None] for name, target in targets.items()})
+    with pytest.raises(UsageError, match=r"soft_reward has shape \(2, 1\), expected one for each step, \(2, 64\)"):
+        ppo.targets(prior, policy, **recording, soft_reward=targets["soft_reward"][:, :1])
+    without = {name: column for name, column in recording.items() if name != "log_prob"}
+    with pytest.raises(UsageError, match="these lack log_prob"):
+        ppo.targets(prior, policy, **without, soft_reward=targets["soft_reward"])
     one = {name: column[:1, :1] for name, column in (recording | targets).items()}
     with pytest.raises(UsageError, match="this batch has a single step"):
         PPO(ppo.critic, normalize=True)(prior, policy, **one)

@@ -3,7 +3,7 @@
 import itertools
 import math
 import warnings
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pyro
@@ -22,10 +22,11 @@ from pyrogen import evaluation
 from pyrogen.counts import as_csr, entries, take
 from pyrogen.data import Batches, from_counts, reuters
 from pyrogen.distributions import BagOfWords, TopicMixture, log_geometric_mean, log_mean
-from pyrogen.errors import ProgramError
+from pyrogen.errors import ProgramError, UsageError
 from pyrogen.evaluation.topics import halves
-from pyrogen.inference import ELBO, CollapsedVB, NaturalGradient
+from pyrogen.inference import ELBO, Annealing, CollapsedVB, NaturalGradient
 from pyrogen.inference import train as train_as_set
+from pyrogen.inference.entries import collapsed_vb
 from pyrogen.models import LDA, CorrelatedTopicModel, DirichletEncoder, MeanField, NormalEncoder, PointTopics, ProdLDA
 from pyrogen.models.coordinate_ascent import local_optimum
 from pyrogen.models.topic_entries import lda, prodlda
@@ -387,7 +388,7 @@ def test_the_mode_s_loss_is_the_density_in_the_softmax_basis():
 # Collapsed variational Bayes
 
 
-def looped(x: Tensor, alpha: float, eta: float, steps: int, r: dict) -> Tensor:
+def looped(x: Tensor, alpha: float, eta: float, beta: float, steps: int, r: dict) -> Tensor:
     """Take sweeps of CVB0 by its definition, all words at once; return expected counts of words in topics."""
     num_topics = len(next(iter(r.values())))
     for _ in range(steps):
@@ -398,7 +399,7 @@ def looped(x: Tensor, alpha: float, eta: float, steps: int, r: dict) -> Tensor:
         new = {}
         for (d, v), value in r.items():
             p = (of_documents[d] - value + alpha) * (of_words[:, v] - value + eta)
-            p = p / (of_words.sum(1) - value + eta * x.shape[1])
+            p = (p / (of_words.sum(1) - value + eta * x.shape[1])) ** beta
             new[d, v] = p / p.sum()
         r = new
     of_words = torch.zeros(num_topics, x.shape[1])
@@ -407,12 +408,14 @@ def looped(x: Tensor, alpha: float, eta: float, steps: int, r: dict) -> Tensor:
     return of_words
 
 
-def fixed_point(leave_out: bool = True) -> tuple[Tensor, Tensor]:
+@cache
+def fixed_point(leave_out: bool = True, learned: float = 1.0, beta: float = 1.0) -> tuple[Tensor, Tensor]:
     """Return the counts that CollapsedVB ends at, and what a sweep of CVB0 by loops makes of its words' factors."""
     x = documents(8, 6)
     model = LDA(6, 3, 8, alpha=0.4, eta=0.2)
     guide = MeanField(model, log_mean, max_steps=1)
-    objective = CollapsedVB(forgetting=0.0, local_steps=60 if leave_out else 1)
+    steps = 60 if leave_out else 1
+    objective = CollapsedVB(forgetting=0.0, local_steps=steps, inverse_temperature=learned)
     for _ in train(objective, model, guide, [x], sgd, num_steps=400, validate=False):
         pass
     counts = guide.concentration.detach() - model.eta
@@ -424,15 +427,24 @@ def fixed_point(leave_out: bool = True) -> tuple[Tensor, Tensor]:
     for _ in range(2000):
         of_documents = torch.zeros(len(x), 3).index_add(0, rows, n[:, None] * r)
         p = (of_documents[rows] - r + 0.4) * (counts.T[columns] - r + 0.2) / (counts.sum(1) - r + 0.2 * 6)
-        r = p / p.sum(-1, keepdim=True)
+        r = p**beta / (p**beta).sum(-1, keepdim=True)
     found = {(int(d), int(v)): value for d, v, value in zip(rows, columns, r, strict=True)}
-    return counts, looped(x, 0.4, 0.2, 1, found)
+    return counts, looped(x, 0.4, 0.2, beta, 1, found)
 
 
 @pytest.mark.usefixtures("double")
-def test_collapsed_variational_bayes_ends_at_a_fixed_point_of_cvb0():
-    counts, again = fixed_point()
+@pytest.mark.parametrize("beta", [1.0, 0.9, 1.2])
+def test_collapsed_variational_bayes_ends_at_a_fixed_point_of_cvb0(beta):
+    counts, again = fixed_point(learned=beta, beta=beta)
+    assert counts.std(0).max() > 0.5, "topics have become one"
     assert torch.allclose(counts, again, atol=1e-3)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("beta", [0.9, 1.2])
+def test_mutant_inverse_temperature_ignored(beta):
+    counts, again = fixed_point(learned=1.0, beta=beta)
+    assert not torch.allclose(counts, again, atol=1e-1)
 
 
 @pytest.mark.usefixtures("double")
@@ -447,7 +459,7 @@ def test_a_word_that_explains_itself_ends_elsewhere(monkeypatch):
         return torch.zeros(6, 3).index_add(0, columns, n[:, None] * r).T, loss
 
     monkeypatch.setattr(pyrogen.inference.collapsed_vb.CollapsedVB, "_explained", unexcluded)
-    counts, again = fixed_point(leave_out=False)
+    counts, again = fixed_point.__wrapped__(leave_out=False)
     assert not torch.allclose(counts, again, atol=1e-1)
 
 
@@ -771,3 +783,100 @@ def test_small_concentrations_do_not_underflow():
     guide = MeanField(model)
     for step in train(NaturalGradient(delay=1.0), model, guide, Batches({"x": x}, 1), sgd, num_steps=30):
         assert bool(step.loss.isfinite())
+
+
+def check_a_sweep():
+    """A step's target, and its loss, are those of a sweep by the definition, at any temperature."""
+    x, alpha, eta, beta = documents(8, 6), 0.4, 0.2, 0.7
+    model = LDA(6, 3, 8, alpha, eta)
+    guide = MeanField(model, log_mean)
+    objective = CollapsedVB(forgetting=0.0, inverse_temperature=beta)
+    loss = objective(model, guide, x)
+    loss.backward()
+    weights, phi = (p / p.sum(-1, keepdim=True) for p in (guide.weights(x), guide.concentration.detach()))
+    of_words = guide.concentration.detach() - eta
+    start = {(d, v): (weights[d] * phi[:, v]) ** beta for d, v in itertools.product(range(8), range(6)) if x[d, v]}
+    start = {at: value / value.sum() for at, value in start.items()}
+    of_documents = [sum(x[d, v] * value for (d, v), value in start.items() if d == of) for of in range(8)]
+    target, expected = torch.full((3, 6), eta), 0.0
+    for (d, v), r in start.items():
+        p = (of_documents[d] - r + alpha) * ((of_words[:, v] - r).clamp(min=0) + eta)
+        p = p / ((of_words.sum(1) - r).clamp(min=0) + 6 * eta)
+        expected -= x[d, v] * (p.sum() / (x[d].sum() - 1 + 3 * alpha)).log()
+        target[:, v] += x[d, v] * p**beta / (p**beta).sum()
+    assert torch.allclose(guide.concentration.detach() - guide.concentration.grad, target, rtol=1e-9)
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-9)
+
+
+@pytest.mark.usefixtures("double")
+def test_a_sweep_at_a_temperature():
+    check_a_sweep()
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("plain", [(0,), (1,), (0, 1)], ids=["start", "sweep", "both"])
+def test_mutant_factors_without_their_power(plain, monkeypatch):
+    original, calls = pyrogen.inference.collapsed_vb.tempered, itertools.count()
+    monkeypatch.setattr(
+        pyrogen.inference.collapsed_vb, "tempered", lambda p, beta: original(p, 1.0 if next(calls) in plain else beta)
+    )
+    with pytest.raises(AssertionError):
+        check_a_sweep()
+
+
+def test_powers_do_not_underflow():
+    x = documents(8, 6).float()
+    model = LDA(6, 3, 8, alpha=0.4, eta=0.2)
+    guide = MeanField(model, log_mean)
+    CollapsedVB(forgetting=0.0, inverse_temperature=500.0)(model, guide, x).backward()
+    assert guide.concentration.grad.isfinite().all()
+
+
+def check_annealing(objective):
+    """Words' factors at each step are those of a temperature that does not change."""
+    x = documents(8, 6)
+    model = LDA(6, 3, 8, alpha=0.4, eta=0.2)
+    guide = MeanField(model, log_mean)
+    for beta in (0.5, 0.75, 1.0, 1.0):
+        pulls = []
+        for each in (objective, CollapsedVB(forgetting=0.0, inverse_temperature=beta)):
+            guide.concentration.grad = None
+            each(model, guide, x).backward()
+            pulls.append(guide.concentration.grad.clone())
+        assert torch.allclose(*pulls, rtol=1e-9)
+        objective.after_step("programs")
+
+
+@pytest.mark.usefixtures("double")
+def test_the_temperature_of_collapsed_steps_is_annealed():
+    check_annealing(CollapsedVB(forgetting=0.0, inverse_temperature=Annealing(0.5, 1.0, 2)))
+
+
+@pytest.mark.usefixtures("double")
+def test_mutant_a_temperature_that_stays():
+    with pytest.raises(AssertionError):
+        check_annealing(CollapsedVB(forgetting=0.0, inverse_temperature=0.5))
+
+
+@pytest.mark.parametrize(
+    "beta", [0.0, -1.0, float("inf"), float("nan"), Annealing(0.0, 1.0, 5), Annealing(1.0, 0.0, 5)]
+)
+def test_temperatures_that_are_refused(beta):
+    with pytest.raises(ValueError, match="inverse_temperature must be positive and finite"):
+        CollapsedVB(inverse_temperature=beta)
+
+
+def test_settings_of_a_temperature():
+    x = documents(8, 6).float()
+    model = LDA(6, 3, 8)
+    make = partial(collapsed_vb, model, MeanField(model, log_mean), {"x": x})
+    moving = make(inverse_temperature=0.7, warmup=5).inverse_temperature
+    assert (moving.start, moving.end, moving.steps) == (0.7, 1.0, 5)
+    assert make(inverse_temperature=0.7).inverse_temperature == 0.7
+    for said, settings in {
+        "warmup must not be negative": {"inverse_temperature": 0.7, "warmup": -1},
+        "a warmup of 5 steps moves an inverse temperature to 1, and it is 1": {"warmup": 5},
+        "annealing needs finite ends": {"inverse_temperature": float("inf"), "warmup": 5},
+    }.items():
+        with pytest.raises(UsageError, match=said):
+            make(**settings)

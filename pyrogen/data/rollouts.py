@@ -33,10 +33,10 @@ class Rollouts:
         uses: how often each recording is learned from.
         minibatches: in how many parts a recording is learned from each time, one after the other, drawn anew for each
             use: groups of equally many environments, or, with ``targets``, of steps.
-        targets: further columns of a recording, computed at the beginning of each use from all that it has, those of
-            the use before among them, by which steps can be learned from one by one: :meth:`PPO.targets
-            <pyrogen.inference.PPO.targets>`, applied to programs. What is given out is then one step of many
-            environments, ``(1, num_steps * environments)`` or a minibatch of that.
+        targets: further columns of a recording, by which steps can be learned from one by one, computed at the
+            beginning of each use from all of its columns as keyword arguments, those of the use before among them:
+            :meth:`PPO.targets <pyrogen.inference.PPO.targets>`, applied to programs. What is given out is then one step
+            of many environments, ``(1, num_steps * environments)`` or a minibatch of that.
         players: how many draws in a row are of the same part, as many as there are steps in a round of
             :func:`~pyrogen.inference.train`: 2 for a critic and a policy, and 9 with ``steps=(1, 8)``. Where players
             drew by turns from the parts of one recording, each would miss those of the others.

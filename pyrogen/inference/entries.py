@@ -91,6 +91,8 @@ def collapsed_vb(
     delay: float = 10.0,
     forgetting: float = 0.7,
     local_steps: int = 1,
+    inverse_temperature: float = 1.0,
+    warmup: int = 0,
 ) -> CollapsedVB:
     """Make collapsed variational Bayes, to order zero: natural gradients with each word left out of its own counts.
 
@@ -98,8 +100,22 @@ def collapsed_vb(
         delay: at least one; larger values make little of the first batches.
         forgetting: between a half and one for convergence; 0 for steps of one.
         local_steps: updates of each document's words in a step.
+        inverse_temperature: below 1, words are less decided than by Bayes' rule: to the end, or with a warmup at first.
+        warmup: the number of steps in which that moves to 1.
     """
-    return _rehearsed(partial(CollapsedVB, delay, forgetting, local_steps), model, guide, example)
+    if warmup < 0:
+        raise UsageError(f"warmup must not be negative, found {warmup}")
+    if warmup and inverse_temperature == 1:
+        raise UsageError(
+            f"a warmup of {warmup} steps moves an inverse temperature to 1, and it is 1: begin at another, such as "
+            f"--inverse-temperature 0.8"
+        )
+
+    def make() -> CollapsedVB:
+        beta = Annealing(inverse_temperature, 1.0, warmup) if warmup else inverse_temperature
+        return CollapsedVB(delay, forgetting, local_steps, beta)
+
+    return _rehearsed(make, model, guide, example)
 
 
 def maximum_likelihood(model: Program, guide: Program | None, example: Any) -> MaximumLikelihood:

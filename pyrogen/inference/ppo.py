@@ -44,8 +44,8 @@ class PPO(ActorCritic):
     A recording can be used several times, as a whole or in minibatches of its steps. Those know nothing of what follows
     them, so that :meth:`targets` says it: ``Rollouts(..., uses=10, minibatches=4, targets=partial(ppo.targets, model,
     guide))``, and with a critic ``players=2``, so that both see the same. Advantages are computed anew at each use, by
-    the critic as it is then, as the large-scale study below recommends, from soft rewards by the prior as it was at the
-    first use: like the policy that acted, it is the old one.
+    the critic as it is then, as the large-scale study below recommends: with ``targets``, of soft rewards by the prior
+    as it was at the first use, which is the old one, like the policy that acted; without, by the prior as it is.
 
     Args:
         critic: :math:`V`, and what is there without one: as for :class:`KLControl`.
@@ -109,8 +109,8 @@ class PPO(ActorCritic):
             model: the model.
             guide: the policy.
             *args: what both are called with besides.
-            **recording: columns of shape ``(time, environments, ...)``. With ``soft_reward`` of an earlier use among
-                them, neither program runs.
+            **recording: columns of shape ``(time, environments, ...)``. With ``soft_reward`` of an earlier use of
+                this recording among them, neither program runs.
 
         Returns:
             ``soft_reward``, :math:`\rho_t`, ``returns``, :math:`G^\lambda_t`, and ``advantage``, :math:`\hat A_t`,
@@ -132,6 +132,13 @@ class PPO(ActorCritic):
         with buffers_restored([self, *modules_of(model, guide).values()]):
             if (soft_rewards := recording.get("soft_reward")) is None:
                 soft_rewards = self._soft_rewards(self._traces(model, guide, args, recording), recording)
+            else:
+                self._check(recording)
+                if soft_rewards.shape != recording["log_prob"].shape:
+                    raise UsageError(
+                        f"soft_reward has shape {tuple(soft_rewards.shape)}, expected one for each step, "
+                        f"{tuple(recording['log_prob'].shape)}: pass that of an earlier use of this recording, or none"
+                    )
             return {"soft_reward": soft_rewards, **super()._targets(soft_rewards, recording)}
 
     def critic_loss(self, model: Program, guide: Program | None, *args: Any, **kwargs: Any) -> Tensor:
