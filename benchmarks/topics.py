@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import product
 from math import exp, isfinite
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,19 @@ import torch
 from lda import LDA as Sampler
 from lda.datasets import load_reuters
 from pyro.infer import SVI, TraceEnum_ELBO
-from report import RESULTS, append_row, header, mean_cell, missing, read_rows, table, versions, write
+from report import (
+    RESULTS,
+    append_row,
+    device_name,
+    devices,
+    header,
+    mean_cell,
+    missing,
+    read_rows,
+    table,
+    versions,
+    write,
+)
 from scipy.sparse import csr_array, csr_matrix, save_npz
 from torch import Tensor, nn
 
@@ -40,10 +53,10 @@ from pyrogen.data.count_matrix import to_tensor
 from pyrogen.distributions import log_geometric_mean, log_mean
 from pyrogen.evaluation import log_joint, npmi, topic_diversity, topic_stability
 from pyrogen.evaluation.topics import halves
-from pyrogen.inference import CollapsedVB, NaturalGradient, Objective, Training, train
+from pyrogen.inference import Annealing, CollapsedVB, NaturalGradient, Objective, Training, train
 from pyrogen.models import LDA, MeanField, local_optimum
 
-ROWS, GROWTH, JOINTS = (RESULTS / f"topics{part}.jsonl" for part in ("", "_growth", "_joints"))
+ROWS, GROWTH, JOINTS, STABLE = (RESULTS / f"topics{part}.jsonl" for part in ("", "_growth", "_joints", "_stability"))
 DRAWN = Path(__file__).parent.parent / "runs" / "topics"
 ALPHA = ETA = 0.1
 FOLD_IN = 0.1
@@ -115,8 +128,14 @@ class Way(NamedTuple):
     max_steps: int
 
 
+def annealed(start: float) -> CollapsedVB:
+    return CollapsedVB(forgetting=0.0, inverse_temperature=Annealing(start, 1.0, 210))
+
+
 WAYS = {
     "pyrogen, collapsed": Way(partial(CollapsedVB, forgetting=0.0), log_mean, 10**6, 300, 5),
+    "pyrogen, collapsed, annealed": Way(partial(annealed, 0.8), log_mean, 10**6, 300, 5),
+    "pyrogen, collapsed, annealed from .6": Way(partial(annealed, 0.6), log_mean, 10**6, 300, 5),
     "pyrogen, collapsed, batches": Way(CollapsedVB, log_mean, 128, 50, 5),
     "pyrogen, natural gradient": Way(NaturalGradient, log_geometric_mean, 128, 50, 100),
 }
@@ -201,7 +220,7 @@ def measure(corpus: str, num_topics: int, method: str, seed: int, peers: str) ->
     row: dict[str, Any] = {"corpus": corpus, "topics": num_topics, "method": method, "seed": seed}
     if method in WAYS:
         topics, seconds, passes = ours(method, held, num_topics, seed)
-        every = 5 if method == "pyrogen, collapsed" else 1
+        every = 5 if WAYS[method].batch_size > len(held.train) else 1
         row["passes"] = [(at, perplexity(of, held.test)) for at, of in passes[::every]]
     elif method == EXAMPLE:
         topics, seconds, passes = pyro_example(held, num_topics, seed)
@@ -215,6 +234,7 @@ def measure(corpus: str, num_topics: int, method: str, seed: int, peers: str) ->
             topics, seconds = torch.from_numpy(found["topics"]), float(found["seconds"])
     np.savez(DRAWN / f"{corpus}, {num_topics}, {method}, {seed}.npz", topics=topics.numpy())
     return row | {
+        "device": device_name("cpu"),
         "perplexity": perplexity(topics, held.test),
         "npmi": float(npmi(topics, held.train).mean()),
         "diversity": topic_diversity(topics),
@@ -304,15 +324,19 @@ def time_to(row: dict[str, Any], goal: float) -> float:
     return next((at for at, value in row["passes"] if value <= goal), float("inf"))
 
 
-def stability(corpus: str, num_topics: int, method: str, seeds: list[int]) -> str:
-    paths = [DRAWN / f"{corpus}, {num_topics}, {method}, {seed}.npz" for seed in seeds]
-    found = [torch.from_numpy(np.load(path)["topics"]) for path in paths if path.exists()]
+def stability(corpus: str, num_topics: int, method: str) -> dict[str, Any] | None:
+    """Compare the topics of the seeds that have been fitted here; None for one alone."""
+    name = f"{corpus}, {num_topics}, {method}"
+    found = [torch.from_numpy(np.load(path)["topics"]) for path in sorted(DRAWN.glob(f"{name}, ?.npz"))]
     pairs = [float(topic_stability(a, b).mean()) for i, a in enumerate(found) for b in found[:i]]
-    return f"{np.mean(pairs):.2f}" if pairs else "–"
+    of = {"corpus": corpus, "topics": num_topics, "method": method, "seeds": len(found)}
+    return of | {"stability": float(np.mean(pairs))} if pairs else None
 
 
 def report() -> None:
     rows = read_rows(ROWS)
+    most = sorted(read_rows(STABLE), key=lambda row: row["seeds"])
+    stable = {(row["corpus"], row["topics"], row["method"]): row["stability"] for row in most}
     sections = []
     for corpus in ("reuters", "kjv"):
         for num_topics in TOPICS:
@@ -322,8 +346,8 @@ def report() -> None:
             for method, mine in of.items():
                 if mine:
                     cells = [mean_cell([row[key] for row in mine], n) for key, n in COLUMNS]
-                    stable = stability(corpus, num_topics, method, [row["seed"] for row in mine])
-                    lines.append([method, str(len(mine)), *cells, stable])
+                    alike = stable.get((corpus, num_topics, method))
+                    lines.append([method, str(len(mine)), *cells, "–" if alike is None else f"{alike:.2f}"])
             if not lines:
                 continue
             sections.append(f"## {corpus}, {num_topics} topics")
@@ -331,7 +355,15 @@ def report() -> None:
             sections += [line for peer in (PEERS[0], PEERS[2], EXAMPLE) for line in raced(of, peer)]
     found = versions("torch", "pyro-ppl", "pyrogen-ppl", "scikit-learn", "gensim", "lda")
     top = header("Topics: held-out perplexity, coherence, time", "make bench-topics", 1, found)
-    write("topics", top, LEAD, *sections, *growth(), *words_and_topics())
+    write(
+        "topics",
+        top,
+        LEAD,
+        f"Fitted on: {devices(rows)}; times are compared on one alone.",
+        *sections,
+        *growth(),
+        *words_and_topics(),
+    )
 
 
 HEAD = ("method", "seeds", "perplexity", "NPMI", "diversity", "seconds", "stability")
@@ -343,7 +375,8 @@ LEAD = (
     f"training documents. Diversity: different words among the 25 most probable of all topics. Stability: agreement "
     f"(Jaccard) of the ten most probable words of two seeds' topics, paired at best. Mean ± standard error over seeds; "
     f"one thread.\n\n"
-    f"Ours: α = η = {ALPHA}; *collapsed*: all documents in a batch, 300 passes; *batches*: of 128, 50 passes, with "
+    f"Ours: α = η = {ALPHA}; *collapsed*: all documents in a batch, 300 passes; *annealed*: likewise, "
+    f"with an inverse temperature that rises from .8, or .6, to 1 in the first 210; *batches*: of 128, 50 passes, with "
     f"steps (10 + t)^-.7; *natural gradient* likewise. Peers have their default priors (scikit-learn, gensim: 1/K; lda "
     f"and tomotopy: .1, .01; tomotopy learns α as it goes), or start from ours. Online VB of scikit-learn: 10 passes, "
     f"its default, or 50; gensim: 20, its evaluations included; lda and tomotopy: 1,000 sweeps. Pyro's example: its "
@@ -359,6 +392,7 @@ def raced(of: dict[str, list[dict[str, Any]]], peer: str) -> list[str]:
     said = []
     for method in WAYS:
         mine = [(row, peers[row["seed"]]) for row in of[method] if row["seed"] in peers]
+        mine = [(row, other) for row, other in mine if row["device"] == other["device"]]
         if mine:
             shares = [time_to(row, other["perplexity"]) / other["seconds"] for row, other in mine]
             said.append(f"{method} {median(shares):.2g}")
@@ -414,6 +448,10 @@ def main() -> None:
     for task in missing(ROWS, **axes, method=options.methods):
         corpus_of(task["corpus"])
         append_row(ROWS, measure(task["corpus"], task["topics"], task["method"], task["seed"], options.peers))
+    for corpus, num_topics, method in product(options.corpora, options.topics, options.methods):
+        row = stability(corpus, num_topics, method)
+        if row and row not in read_rows(STABLE):
+            append_row(STABLE, row)
     if options.growth:
         for task in missing(GROWTH, tokens=SIZES):
             append_row(GROWTH, grown(task["tokens"]))
