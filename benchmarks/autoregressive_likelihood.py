@@ -30,7 +30,7 @@ LEVELS = "--data fashion-mnist --learning-rate 0.001 --schedule cosine --ema 0.9
 TASKS: dict[str, dict[str, str]] = {
     "digits": {
         "fvsbn": f"fvsbn {DENSE}",
-        "nade": f"nade --hidden 500 {DENSE}",
+        "nade": f"nade --hidden 200 {BINARY} --batch-size 16 --epochs 20 --learning-rate 0.003",
         "made": f"made --hidden [500,500] {DENSE}",
         "pixelcnn": f"pixelcnn --channels 64 --layers 6 {CONVOLUTIONAL}",
         "gated-pixelcnn": f"gated-pixelcnn --channels 32 --layers 6 {CONVOLUTIONAL}",
