@@ -9,6 +9,8 @@ Run: ``python benchmarks/autoregressive_likelihood.py [--seeds 3] [--tasks digit
 
 import argparse
 import time
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,17 @@ import numpy as np
 import torch
 from command_line import command
 from report import RESULTS, append_row, device_name, header, mean_cell, missing, read_rows, table, versions, write
+from torch import Tensor, nn
+from torch.optim import Adam
 
 import pyrogen
+from pyrogen import train
+from pyrogen.data import apply_pixels, mnist_10k
 from pyrogen.distributions import Choice
+from pyrogen.inference import MaximumLikelihood
+from pyrogen.models import Classifier
+from pyrogen.nn import ConvolutionalEncoder
+from pyrogen.spec import scaled
 
 ROWS = RESULTS / "autoregressive_likelihood.jsonl"
 RUNS = Path(__file__).parent.parent / "runs" / "autoregressive"
@@ -53,7 +63,6 @@ TASKS: dict[str, dict[str, str]] = {
         "2 layers of 64 channels": f"pixelcnn-pp --channels 64 --layers 2 --batch-size 32 --steps 12000 {LEVELS}",
     },
 }
-CLASSIFIER = "classifier --data mnist-10k --pixels {} --hidden [400,400] --dropout 0.3 --epochs 20"
 OF_EACH = 100
 """How many of each class are drawn."""
 
@@ -91,28 +100,52 @@ def measure(task: str, model: str, seed: int, device: str) -> dict[str, Any]:
         return row
     words = TASKS[task][model].split()
     pixels = words[words.index("--pixels") + 1]
+    judge, accuracy = judge_of(pixels, seed)
     return row | {
         "draws": 10 * OF_EACH,
-        "as_asked": as_asked(programs.model, pixels, seed),
-        "as_asked_cold": as_asked(programs.model, pixels, seed, COLD),
+        "judge": f"convolutional, {accuracy:.1%}",
+        "as_asked": as_asked(programs.model, judge, seed),
+        "as_asked_cold": as_asked(programs.model, judge, seed, COLD),
     }
 
 
-def as_asked(model: Any, pixels: str, seed: int, temperature: float = 1.0) -> float:
+class Shifted:
+    """Batches of images that are moved by up to three pixels: draws lie elsewhere than data, which are centred."""
+
+    def __init__(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        for batch in self.batches:
+            yield batch | {"x": batch["x"].roll(torch.randint(-3, 4, (2,)).tolist(), (-2, -1))}
+
+
+def judge_of(pixels: str, seed: int) -> tuple[Classifier, float]:
+    """Train a convolutional classifier of binary digits; return it, and its share of right labels on test digits."""
+    torch.manual_seed(seed)
+    data = apply_pixels(mnist_10k(), pixels, seed)
+    body = ConvolutionalEncoder(data.spec.shape, 64, (16, 32))
+    model = Classifier(nn.Sequential(body, nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 10)), data.spec)
+    for _ in train(MaximumLikelihood(), model, None, Shifted(data.batches(64)), partial(Adam, lr=2e-3), epochs=12):
+        pass
+    test = data.eval_columns("test")
+    return model.eval(), right(model, test["x"], test["y"])
+
+
+def right(judge: Classifier, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return float((judge.network(scaled(x, judge.spec)).argmax(-1) == y).double().mean())
+
+
+def as_asked(model: Any, judge: Classifier, seed: int, temperature: float = 1.0) -> float:
     """Draw digits of each class, and return the share that a classifier of such digits takes for what they are."""
-    judge = RUNS / f"classifier-{pixels}-{seed}"
-    if not (judge / "evaluation.json").exists():
-        command("train", *CLASSIFIER.format(pixels).split(), "--seed", str(seed), "--out", str(judge), "--overwrite")
-        command("evaluate", str(judge))
     torch.manual_seed(seed)
     model.choice = Choice(temperature)
     y = torch.arange(10).repeat(OF_EACH)
     with torch.no_grad():
         x = model.eval()(y=y)
-        logits = pyrogen.load(str(judge)).model.eval().network(x * 2 - 1)
-    path = RUNS / f"as-asked-{pixels}-{seed}-at-{temperature}.npz"
-    np.savez_compressed(path, x=x.numpy().astype(np.uint8), y=y.numpy())
-    return float((logits.argmax(-1) == y).double().mean())
+    np.savez_compressed(RUNS / f"as-asked-{seed}-at-{temperature}.npz", x=x.numpy().astype(np.uint8), y=y.numpy())
+    return right(judge, x, y)
 
 
 HEAD = ("model", "seeds", "test, nats", "bits/dim", "training, nats", "parameters", "seconds", "on")
@@ -123,8 +156,11 @@ LEADS = {
         "81.50, PixelCNN 81.45 (https://github.com/EugenHotaj/pytorch-generative)."
     ),
     "conditional": (
-        f"The same digits given their labels; *as asked*: draws, at temperature 1 and {COLD}, that a classifier of "
-        f"such digits takes for their label. Neither that nor nats of thresholded digits can be compared with others'."
+        f"The same digits given their labels; *as asked*: draws, at temperature 1 and {COLD}, that a judge takes for "
+        f"their label; beside it, how many test digits it takes for theirs. It matters who judges: draws are not "
+        f"centred as data are, and dense networks do not know digits that are shifted. Of the draws of thresholded "
+        f"digits, a dense judge, right on 96.8% of test digits, found .521 as asked. Nats of thresholded digits cannot "
+        f"be compared with those of others."
     ),
     "fashion": (
         "Fashion-MNIST, raw 8-bit levels, 54,000 to train on, the published 10,000 to test. Published, bits/dim: IDF "
@@ -151,14 +187,13 @@ def report() -> None:
             if mine:
                 figures = (("nats", 2), ("bits_per_dim", 4), ("train_nats", 2))
                 cells = [mean_cell([row[name] for row in mine], places) for name, places in figures]
-                asked = (
-                    [str(mine[0]["draws"]), *(asked_cell(mine, key) for key in ASKED)] if task == "conditional" else []
-                )
+                shares = [asked_cell(mine, key) for key in ASKED]
+                asked = [str(mine[0]["draws"]), mine[0]["judge"], *shares] if task == "conditional" else []
                 seconds = mean_cell([row["seconds"] for row in mine], 0)
                 on = ", ".join(sorted({row["device"] for row in mine}))
                 lines.append([model, str(len(mine)), *cells, f"{mine[0]['parameters']:,}", seconds, on, *asked])
         if lines:
-            head = (*HEAD, "draws", *ASKED.values()) if task == "conditional" else HEAD
+            head = (*HEAD, "draws", "judge", *ASKED.values()) if task == "conditional" else HEAD
             shown = {line[0] for line in lines}
             commands = "\n".join(
                 f"- {name}: `pyrogen train {words}`" for name, words in models.items() if name in shown
