@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Annealing"]
+__all__ = ["Annealing", "is_one", "present"]
 
 
 class Annealing(nn.Module):
@@ -52,3 +52,13 @@ class Annealing(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.start} -> {self.end} in {self.steps} steps"
+
+
+def present(weight: float | Annealing) -> Tensor | float:
+    """Return a weight as it is now."""
+    return weight() if isinstance(weight, Annealing) else weight
+
+
+def is_one(weight: float | Annealing) -> bool:
+    """Say whether a weight is one, and stays so."""
+    return not isinstance(weight, Annealing) and weight == 1.0

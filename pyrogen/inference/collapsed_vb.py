@@ -1,5 +1,6 @@
 """Collapsed variational Bayes for topics: each word is explained by all others."""
 
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from pyrogen.counts import as_csr, entries, offsets_of, weighted_sums
 from pyrogen.errors import ProgramError
-from pyrogen.inference.annealing import Annealing
+from pyrogen.inference.annealing import Annealing, is_one, present
 from pyrogen.inference.natural_gradient import Averages, NaturalGradient, Site, data_sites, prior_of, traces_at
 from pyrogen.inference.objective import Player
 from pyrogen.sites import Program
@@ -120,13 +121,13 @@ class CollapsedVB(NaturalGradient):
         of_prior, prior_totals = eta.T[columns], eta.sum(-1)
         every = torch.arange(len(rows), device=rows.device)
         lengths = counts.new_zeros(len(offsets) - 1).index_add(0, rows, counts)
-        given = self.inverse_temperature
-        beta = given() if isinstance(given, Annealing) else given
-        r = tempered(weights[rows] * topics.T[columns], beta)
+        beta = self.inverse_temperature
+        factors = normalized if is_one(beta) else partial(tempered, beta=present(beta))
+        r = factors(weights[rows] * topics.T[columns])
         for _ in range(self.local_steps):
             in_document = weighted_sums(r, every, counts, offsets)[rows] - r + alpha[rows]
             total = in_document * ((of_topics - r).clamp(min=0) + of_prior) / ((totals - r).clamp(min=0) + prior_totals)
-            r = tempered(total, beta)
+            r = factors(total)
         others = (lengths - 1 + alpha.sum(-1))[rows]
         loss = -(counts * (total.sum(-1) / others).log()).sum()
         by_word = columns.argsort(stable=True)

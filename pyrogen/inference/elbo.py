@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyrogen.errors import ProgramError
-from pyrogen.inference.annealing import Annealing
+from pyrogen.inference.annealing import Annealing, is_one, present
 from pyrogen.inference.objective import Objective, PlateNesting, Player
 from pyrogen.sites import Program, is_enumerated, is_latent, is_point, or_nothing, sample_sites
 from pyrogen.traces import Term, Traces, guide_terms, model_terms, total, trace_pair
@@ -90,8 +90,8 @@ class ELBO(Objective):
         """Return the negative bound in nats, differentiable in the programs' parameters."""
         guide = or_nothing(guide)
         nesting = self.nesting(model, guide, *args, **kwargs)
-        if self._is_tempered:
-            tempered = Tempered(self.beta() if isinstance(self.beta, Annealing) else self.beta)
+        if not is_one(self.beta):
+            tempered = Tempered(present(self.beta))
             model, guide = tempered(model), tempered(guide)
         if self.vectorize_particles:
             return self.loss_of(trace_pair(model, guide, args, kwargs, self.num_particles, nesting))
@@ -102,17 +102,13 @@ class ELBO(Objective):
         beta = "" if isinstance(self.beta, Annealing) else f", beta={self.beta}"
         return f"num_particles={self.num_particles}{beta}, analytic_kl={self.analytic_kl}"
 
-    @property
-    def _is_tempered(self) -> bool:
-        return isinstance(self.beta, Annealing) or self.beta != 1.0
-
     def after_step(self, player: Player) -> None:
         if isinstance(self.beta, Annealing) and player == "programs":
             self.beta.advance()
 
     def loss_of(self, traces: Traces) -> Tensor:
         """Return the negative bound in nats of programs that have run, averaged over the particles in their traces."""
-        if self._is_tempered:
+        if not is_one(self.beta):
             _refuse_tempered_marginals(traces)
         count = self.num_particles if traces.particle_dim is not None else 1
         if any(is_enumerated(site) for site in sample_sites(traces.guide)):
