@@ -177,8 +177,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 NOTES = """Returns are of 100 episodes a seed: the mean over seeds, with its standard error; the interquartile mean over
 seeds and episodes has a 95% bootstrap interval. Steps a second are those of all environments together while training,
-one thread, the median over seeds; ours are counted from the first step on, which compiles. Acrobot itself takes
-86 µs a step, measured apart, of either side's time. Two thirds of
+one thread, the median over seeds; ours are counted from the first step on, which compiles. Two thirds of
 SAC's time on Pendulum are products of matrices, 256 by 256, which ours and the peer's have alike. On LunarLander
 ours takes 31,232 steps of gradients, and the peer, by the settings of rl-zoo, 63,488."""
 
